@@ -1,0 +1,345 @@
+"""Every choice an operator has, in one place, read once by `__main__`.
+
+Settings are environment variables: `SSH_API_` and the names below, groups first (`SSH_API_HUB_TOKEN_FILE` is
+`token_file` of the group `hub`). Lists are written with commas. On a machine where JupyterHub runs with its
+defaults only the hub token must be given. A variable with our prefix that is no setting is an error, since a
+misspelt setting that is silently ignored is how a limit gets lost.
+
+Whatever is wrong is told in sentences, all at once, as `SettingsError`.
+"""
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+
+from ca.errors import BastionError, MalformedName
+from ca.names import check_zone
+
+PREFIX = "SSH_API_"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_FROM_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP)(_.*)?")
+"""What Kubernetes itself sets in every pod beside a Service named `ssh-api`: not ours, and no mistake."""
+
+
+class SettingsError(BastionError):
+    """The settings cannot be used; the text says which and why, one line each."""
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("this is not a web address like https://ssh.example.org")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("web addresses here hold no user name and no password")
+    return text.rstrip("/")
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9.:-]{1,253}", text) or text.startswith("-"):
+        raise ValueError(f"{text!r} is not a host name in lower case, nor an address")
+    return text
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[int, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class HubSettings(_Group):
+    """Where JupyterHub is, and who we are to it."""
+
+    url: WebAddress = "http://127.0.0.1:8000"
+    """JupyterHub as browsers see it, with its base path but without `/hub`."""
+
+    api_url: str = ""
+    """JupyterHub's REST API as this service reaches it. Empty: `<url>/hub/api`."""
+
+    token: SecretStr | None = None
+    """The service's API token, as in JupyterHub's `services` list. It is the OAuth client secret as well."""
+
+    token_file: Path | None = None
+    """A file that holds the token, instead of `token`."""
+
+    timeout: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Seconds that JupyterHub may take to answer one request."""
+
+    poll_interval: Annotated[float, Field(ge=0.05, le=60)] = 1.0
+    """Seconds between two questions which servers run."""
+
+    @model_validator(mode="after")
+    def _read_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("give the hub's token once: either TOKEN or TOKEN_FILE")
+        if self.token_file is not None:
+            object.__setattr__(self, "token", SecretStr(_secret_from(self.token_file)))
+        if self.token is None or not self.token.get_secret_value():
+            raise ValueError(
+                "JupyterHub's token for this service is missing: set SSH_API_HUB_TOKEN_FILE or SSH_API_HUB_TOKEN to "
+                "the api_token of the service in jupyterhub_config.py"
+            )
+        if not re.fullmatch(r"[\x21-\x7e]+", self.token.get_secret_value()):
+            raise ValueError("JupyterHub's token for this service holds blanks or characters that no token has")
+        object.__setattr__(self, "api_url", _web_address(self.api_url or f"{self.url}/hub/api"))
+        return self
+
+    @property
+    def secret(self) -> str:
+        """The token itself, for the one request that needs it."""
+        return self.token.get_secret_value() if self.token else ""
+
+
+class ListenSettings(_Group):
+    """The public port: browsers, scripts and pods."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Port = 9080
+    """Port to listen on; 0 takes a free one and prints it."""
+
+    trusted_proxies: Networks = ()
+    """Addresses of reverse proxies whose `X-Forwarded-For` is believed. Nobody else's is."""
+
+    max_body: Annotated[int, Field(ge=16384, le=1 << 24)] = 65536
+    """Bytes that one request may carry."""
+
+
+class InternalSettings(_Group):
+    """The second port: the bastion and the operators' metrics. Never put it behind an ingress."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Port = 9081
+    """Port to listen on; 0 takes a free one and prints it."""
+
+    secret_file: Path | None = None
+    """The secret shared with the bastion. Empty: `internal-secret` in the state directory, made at first start."""
+
+
+class BastionSettings(_Group):
+    """The bastion as people reach it: names of its host certificate, `known_hosts` and `ssh_config`."""
+
+    hosts: Hosts = ("127.0.0.1", "localhost")
+    """Host names and addresses that people type. The first is the one in examples."""
+
+    port: Port = 2222
+    """Port that people type."""
+
+    jump_login: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "jump"
+    """Login name for `ssh -J`, as the bastion has it."""
+
+
+class PodSettings(_Group):
+    """What is believed of a notebook server that enrols."""
+
+    networks: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    """Networks that notebook servers live in. An enrolment from elsewhere is refused."""
+
+    host_certificate_lifetime: Annotated[int, Field(ge=600, le=30 * 86400)] = 86400
+    """Seconds that a pod's or the bastion's host certificate counts; they ask for a new one in time."""
+
+
+class CertificateSettings(_Group):
+    """What a user certificate may be. The rules of one request stand in `ca.policy`."""
+
+    lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 12 * 3600
+    """Seconds that a certificate counts at most."""
+
+    shared_lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 3600
+    """The same, as soon as somebody else's server is in it."""
+
+    capabilities: Names = (
+        "pty",
+        "exec",
+        "subsystem",
+        "local-forward",
+        "remote-forward",
+        "streamlocal",
+        "agent",
+        "x11",
+    )
+    """What sessions may do."""
+
+    raw_key_capabilities: Names = (
+        "pty",
+        "exec",
+        "subsystem",
+        "local-forward",
+        "remote-forward",
+        "streamlocal",
+        "agent",
+        "x11",
+    )
+    """The same for people who come with a key from the pod's `authorized_keys` instead of a certificate."""
+
+    raw_keys: bool = True
+    """Whether the bastion gets hop certificates (direct mode) for raw keys, on its word alone."""
+
+    admin_ssh: bool = False
+    """Whether JupyterHub admins may enter servers that are not theirs. Each such certificate is audited as such."""
+
+    source_address: bool = False
+    """Bind certificates to the address that asked. Breaks behind NAT and load balancers."""
+
+    hop_lifetime: Annotated[int, Field(ge=60, le=3600)] = 300
+    """Seconds that the bastion's certificate for one pod counts."""
+
+    keys_group: int | None = None
+    """Group id that may read the CA key files (a pod's fsGroup). Empty: nobody but the owner."""
+
+
+class LogSettings(_Group):
+    """What is written where. Both logs are lines of JSON."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe thing written to standard error."""
+
+    audit_file: Path | None = None
+    """File that audit lines are appended to. Empty: standard output."""
+
+
+class Settings(BaseSettings):
+    """All settings. Immutable; secrets do not show when it is printed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    public_url: WebAddress = "http://127.0.0.1:9080"
+    """This service as browsers and pods see it. Every link is made from it, never from a request."""
+
+    service_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "ssh"
+    """Our name in JupyterHub's `services` list."""
+
+    zone: str = "hub"
+    """The domain in which servers have names: `alice+gpu.hub`. It exists in SSH only, never in DNS."""
+
+    state_directory: Path = Path("/var/lib/jupyterhub-bastion")
+    """Keeps the CA keys, the database and secrets. Back it up; whoever reads it can sign."""
+
+    database_url: SecretStr | None = None
+    """SQLAlchemy address, `postgresql+asyncpg://…` for more than one replica. Empty: SQLite in the state directory."""
+
+    hub: HubSettings = Field(default_factory=HubSettings)
+    listen: ListenSettings = Field(default_factory=ListenSettings)
+    internal: InternalSettings = Field(default_factory=InternalSettings)
+    bastion: BastionSettings = Field(default_factory=BastionSettings)
+    pods: PodSettings = Field(default_factory=PodSettings)
+    certificates: CertificateSettings = Field(default_factory=CertificateSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if not self.bastion.hosts:
+            raise ValueError("the bastion needs at least one public host name: SSH_API_BASTION_HOSTS")
+        try:
+            check_zone(self.zone, *self.bastion.hosts, urlsplit(self.public_url).hostname or "")
+        except MalformedName as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def oauth_client_id(self) -> str:
+        """Our OAuth client id at JupyterHub: it prefixes service names so."""
+        return f"service-{self.service_name}"
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy address that is really used. It may hold a password."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.state_directory.absolute() / 'api.sqlite'}"
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """Settings from `environment` and nothing else. Raises `SettingsError` naming everything that is wrong."""
+    problems = [_unknown(name) for name in environment if name.upper().startswith(PREFIX) and not _is_known(name)]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    values = _Environment(environment)()
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentences(error))) from None
+
+
+def setting_names() -> Iterator[str]:
+    """Every environment variable that is a setting, in the order of this file."""
+    for name, field in Settings.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, _Group):
+            yield from (f"{PREFIX}{name}_{inner}".upper() for inner in group.model_fields)
+        else:
+            yield f"{PREFIX}{name}".upper()
+
+
+class _Environment(EnvSettingsSource):
+    """pydantic-settings' own reading of environment variables, from a mapping that is given."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._given = {name.lower(): value for name, value in environment.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._given
+
+
+def _is_known(name: str) -> bool:
+    name = name.upper()
+    return name in set(setting_names()) or _FROM_KUBERNETES.fullmatch(name[len(PREFIX) :]) is not None
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), list(setting_names()), n=1)
+    hint = f" Did you mean {near[0]}?" if near else " See `python -m api check-settings --help`."
+    return f"{name} is not a setting.{hint}"
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    # The input is never shown: it may be a secret.
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        place = "_".join(str(part) for part in problem["loc"] if isinstance(part, str))
+        said: Any = problem["msg"].removeprefix("Value error, ")
+        yield f"{PREFIX}{place.upper()}: {said}" if place else str(said)
+
+
+def _secret_from(path: Path) -> str:
+    try:
+        return path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"the secret in {path} cannot be read") from None
