@@ -69,8 +69,10 @@ def rotate(directory: Path, name: str, group: int | None) -> AuthorityKeys:
     temporary = directory / f".{name}.link"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.name)
+    old_folder = link.resolve()
     temporary.replace(link)
     _sync(directory)
+    _remove(old_folder.iterdir(), old_folder)
     return open_authority(directory, name, group)
 
 
