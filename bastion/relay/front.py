@@ -1,0 +1,150 @@
+"""What the relay asks, and of whom: the seam between moving bytes and deciding.
+
+The relay holds no policy. It puts each question to a `Front` (one per client connection) as a frozen value that
+carries both the parsed meaning and the raw payload, and acts on the value that comes back.
+
+Order of calls for one connection: `offer` and `prove` while the client authenticates, `authenticated` once,
+then the `decide_…` questions and `upstream` as channels are opened, and `closed` exactly once at the end, whatever
+happened before. All calls come from the event loop's thread. The `decide_…` functions must not block.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bastion.relay.meanings import Asked, Opened, Requested
+from ca.errors import BastionError, Refusal
+
+
+class RelayRefused(BastionError):
+    """The pod cannot be had. `sentence` is for the person, and goes into the failed channel open."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a proven key may enter. A sentence with a "no" is shown to the person as a banner."""
+
+    ok: bool
+    sentence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpen:
+    """Somebody wants a channel. `channel` numbers it on the connection that it came from."""
+
+    channel: int
+    name: str
+    meaning: Opened
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequest:
+    """The client asks for something on an open channel. `on` is the open that made the channel."""
+
+    on: ChannelOpen
+    name: str
+    want_reply: bool
+    meaning: Requested
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalRequest:
+    """The client asks for something of the connection as a whole, such as a remote forward."""
+
+    name: str
+    want_reply: bool
+    meaning: Asked
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToPod:
+    """Open the channel on the pod's connection (`Front.upstream`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Join a `direct-tcpip` channel to a TCP connection that the bastion makes (jump mode). `address` is an IP."""
+
+    address: str
+    port: int
+
+
+class ClientLink(Protocol):
+    """The client's connection, as the front may use it."""
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """The client's address and port as the socket said (the listener may know better, from a proxy header)."""
+
+    @property
+    def login(self) -> str:
+        """The login name that was proven, "" before that."""
+
+    @property
+    def version(self) -> str:
+        """The client's identification string, "" before it came. Unverified text: up to 255 ASCII bytes."""
+
+    @property
+    def channels(self) -> int:
+        """How many channels are open or being opened."""
+
+    def close(self, sentence: str = "") -> None:
+        """End the connection: tell the person why on each open session and in the disconnect message, then close.
+
+        Returns at once; the end comes within `RelayLimits.farewell` seconds, and `Front.closed` says when.
+        Calling it again does nothing.
+        """
+
+
+class PodLink(Protocol):
+    """A pod's connection, as `connect_pod` made it. The relay closes it together with the client's."""
+
+    def abort(self) -> None:
+        """Cut it at once."""
+
+
+class Front(Protocol):
+    """What the relay asks for one client connection."""
+
+    async def offer(self, login: str, blob: bytes) -> bool:
+        """Would a signature by this key or certificate (wire format, unverified) be welcome? No side effects.
+
+        May be cancelled when the client goes on to another key.
+        """
+
+    async def prove(self, login: str, blob: bytes) -> Verdict:
+        """The client proved, for this login, that it holds the key of `blob` (a key or a certificate, wire format;
+        the certificate itself is *not* verified: whether its CA is trusted is the front's matter).
+
+        May be cancelled when the client goes on to another key. An `ok` verdict is final only with
+        `authenticated`.
+        """
+
+    def authenticated(self, login: str, blob: bytes) -> None:
+        """The client is in: this login, with this key or certificate. Called once, before any channel."""
+
+    async def upstream(self) -> PodLink:
+        """Connect to the pod (`connect_pod`). Called when the first channel needs it, never twice at a time, and the
+        relay keeps what it gets for the life of the client's connection. Raises `RelayRefused`."""
+
+    def decide_open(self, asked: ChannelOpen) -> ToPod | Tunnel | Refusal:
+        """The client opens a channel: session, direct-tcpip or direct-streamlocal. `Tunnel` for direct-tcpip only."""
+
+    def decide_request(self, asked: ChannelRequest) -> Refusal | None:
+        """The client asks on an open channel that leads to the pod. None: pass it on."""
+
+    def decide_global(self, asked: GlobalRequest) -> Refusal | None:
+        """The client asks for a forward or cancels one. None: pass it on."""
+
+    def decide_pod_open(self, asked: ChannelOpen) -> Refusal | None:
+        """The pod opens a channel to the client, of a kind that the client had asked for before (the relay checks
+        that): forwarded-tcpip, forwarded-streamlocal, auth-agent, x11. None: pass it on."""
+
+    def closed(self, exc: Exception | None) -> None:
+        """The client's connection is over; None where it ended in order. Called exactly once."""

@@ -1,0 +1,109 @@
+"""How much one connection may take, and which algorithms it may speak.
+
+Every number has a default that serves an interactive user with an editor attached, and is an argument of the relay:
+nothing here reads settings.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Bounds of one client connection and of the pod's connection behind it."""
+
+    signed_attempts: int = 6
+    """Keys proven by signature before the client is sent away (sshd's MaxAuthTries)."""
+    probes: int = 40
+    """Keys offered without a signature, and requests for other methods, before the client is sent away."""
+    login_seconds: float = 60.0
+    """From the TCP connection to the end of authentication (sshd's LoginGraceTime)."""
+    channels: int = 64
+    """Channels open or being opened at once, of every kind and in both directions."""
+    sessions: int = 32
+    """Of these, sessions (sshd's MaxSessions)."""
+    window: int = 2 << 20
+    """Bytes that may be on their way in one channel and direction, however large a window the receiver offers."""
+    packet: int = 64 << 10
+    """Largest channel packet that either side is told it may send."""
+    buffered: int = 1 << 20
+    """Bytes waiting for one TCP connection before reading from the other side stops."""
+    deferred: int = 16 << 20
+    """Bytes waiting for a key exchange to end before the connection that holds it up is dropped."""
+    unanswered: int = 256
+    """Requests that wait for an answer, per channel, and global ones per connection."""
+    keepalive_seconds: float = 30.0
+    """Silence before the peer is asked whether it is still there; 0 never asks. Both sides are asked."""
+    keepalive_count: int = 3
+    """Unanswered questions before the peer counts as gone, that is after (count + 1) × seconds."""
+    dial_seconds: float = 10.0
+    """To reach a pod's port, for tunnels and for the TCP part of the pod's connection."""
+    pod_login_seconds: float = 20.0
+    """To be logged in at the pod, from the TCP connection on."""
+    farewell: float = 2.0
+    """To tell a person why the connection ends, before it is cut without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithms:
+    """What is offered, best first. The client's order decides, so what must not be chosen is not offered."""
+
+    kex: tuple[str, ...]
+    ciphers: tuple[str, ...]
+    macs: tuple[str, ...]
+    signatures: tuple[str, ...]
+    host_keys: tuple[str, ...]
+    """Accepted from pods: certificates first, then bare keys."""
+    compression: tuple[str, ...] = ("none", "zlib@openssh.com")
+    """The second only starts after authentication."""
+
+
+_KEX = (
+    "mlkem768x25519-sha256",
+    "sntrup761x25519-sha512",
+    "sntrup761x25519-sha512@openssh.com",
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group18-sha512",
+)
+_GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+_CTR = ("aes128-ctr", "aes192-ctr", "aes256-ctr")
+_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+_SIGNATURES = (
+    "ssh-ed25519",
+    "sk-ssh-ed25519@openssh.com",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+_HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+
+
+def default_algorithms(*, fast_aes: bool) -> Algorithms:
+    """The lists for a machine with (`fast_aes`) or without AES instructions.
+
+    With them chacha20 is not offered: OpenSSH's clients prefer it, and it costs the bastion about twice as much.
+    Without them it comes first. No SHA-1, no encrypt-and-MAC, no compression before authentication.
+    """
+    ciphers = _GCM + _CTR if fast_aes else ("chacha20-poly1305@openssh.com", *_GCM, *_CTR)
+    certificates = tuple(f"{name}-cert-v01@openssh.com" for name in _HOST_KEYS)
+    return Algorithms(
+        kex=_KEX, ciphers=ciphers, macs=_MACS, signatures=_SIGNATURES, host_keys=certificates + _HOST_KEYS
+    )
+
+
+def has_fast_aes(cpuinfo: str) -> bool:
+    """Whether the text of `/proc/cpuinfo` names AES instructions (x86 `flags`, ARM `Features`). Empty: assume so."""
+    words = {
+        word
+        for line in cpuinfo.splitlines()
+        if line.partition(":")[0].strip() in {"flags", "Features"}
+        for word in line.partition(":")[2].split()
+    }
+    return not words or "aes" in words
