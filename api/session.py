@@ -125,7 +125,7 @@ class Cookies:
     def read(self, cookies: Mapping[str, str], purpose: str) -> Any:
         """What was signed for `purpose`, or None when there is nothing or somebody else wrote it."""
         text = cookies.get(self.name(purpose), "")
-        if not text or len(text) > _MAX_COOKIE:
+        if not text or len(text) > _MAX_COOKIE or not text.isascii():
             return None
         try:
             return self._serializer(purpose).loads(text)
