@@ -1,0 +1,52 @@
+"""Why: what a test starts must end with it, whatever happens to the test, the hub or the run."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(by: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel signals the child when its parent is gone, even by SIGKILL."""
+    parent = os.getpid()
+
+    def in_child() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(by), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return in_child
+
+
+def marked(variable: str, value: str) -> list[int]:
+    """The processes that inherited this variable: ours, whoever their parent is by now."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def end_marked(variable: str, value: str, grace: float = 5.0) -> None:
+    """SIGTERM to all of them, SIGKILL to those that are there after `grace` seconds; returns when none is left."""
+    for by, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
+        for pid in marked(variable, value):
+            with suppress(ProcessLookupError):
+                os.kill(pid, by)
+        end = time.monotonic() + seconds
+        while marked(variable, value):
+            if time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        else:
+            return
