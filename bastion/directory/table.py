@@ -1,0 +1,263 @@
+"""Which servers run and where: the list that decides who gets in, kept without any source of its own.
+
+Every source (the api's list, a Kubernetes watch) feeds the same table. A new list is never swapped in blindly:
+it is compared with the old one, so that a server which vanished between two lists ends as loudly as one that
+was seen to stop. Rules:
+
+    what the source says                         find()       change
+    a pod that was not there                     the pod      Started(pod)
+    a pod that is no longer there                None         Stopped(pod, why)
+    the same pod with another address or key     the new pod  Moved(old, new): live sessions stay
+    another instance of the same server          the new pod  Stopped(old, why), then Started(new)
+    two live pods of one server                  Ambiguous    Started of the second; live sessions stay
+
+Nothing here waits, reads a clock or opens a socket. Times are seconds of the bastion's monotonic clock.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ca.keys import PublicKey
+from ca.names import Instance, Server, login_candidates
+
+MAX_AGE = 300.0
+"""Seconds for which a list stays good when its source has gone silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Where one instance runs.
+
+    `address` is an IP address as text; `host_key` is the key it enrolled with (None: not enrolled, so only jump
+    mode reaches it); `names` are further jump targets, such as `<pod>.<namespace>`. `uid` is the source's own
+    name for this pod: two pods that claim one instance are two pods, not one that moved.
+    """
+
+    instance: Instance
+    address: str
+    ssh_port: int
+    key_port: int
+    unix_user: str | None
+    host_key: PublicKey | None
+    names: tuple[str, ...] = ()
+    uid: str = ""
+
+    @property
+    def server(self) -> Server:
+        """The server that this pod runs."""
+        return self.instance.server
+
+    @property
+    def identity(self) -> tuple[Instance, str]:
+        """What makes this pod the same pod, whatever its address is."""
+        return self.instance, self.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """More than one pod answers to what was asked for: none of them is offered."""
+
+    pods: tuple[Pod, ...]
+
+
+Found = Pod | Ambiguous | None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The pod is ready and may be entered from now on."""
+
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The pod is gone; `why` is the sentence for the people whose sessions it ends."""
+
+    pod: Pod
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The same pod is reached in another way, or has another host key, than before."""
+
+    old: Pod
+    new: Pod
+
+
+Change = Started | Stopped | Moved
+
+
+class Directory(Protocol):
+    """What the rest of the bastion knows of a directory, whatever feeds it."""
+
+    def find(self, server: Server) -> Found:
+        """The pod that runs `server`."""
+        ...
+
+    def find_login(self, typed: str) -> Found:
+        """The pod of the one running server that somebody who types `typed` as login name can mean."""
+        ...
+
+    def by_name(self, name: str) -> Found:
+        """The pod with that jump target name (`<pod>.<namespace>`)."""
+        ...
+
+    def running(self) -> tuple[Pod, ...]:
+        """Every pod that `find` would give."""
+        ...
+
+    def changes(self) -> AsyncIterator[Change]:
+        """First a `Started` for each pod that runs now, then every change. Listens from this call on."""
+        ...
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the source was last known to be right, in monotonic seconds. None: never heard yet."""
+        ...
+
+    def fresh(self, now: float, max_age: float = MAX_AGE) -> bool:
+        """Whether the list is young enough to let anybody new in."""
+        ...
+
+
+def stopped_sentence(server: Server) -> str:
+    """What a person reads when her server's stop ends the session."""
+    return f"Your server {server} stopped."
+
+
+def restarted_sentence(server: Server) -> str:
+    """What a person reads when another run of her server has taken the place of the one she was in."""
+    return f"Your server {server} was restarted. Get a new certificate and connect again."
+
+
+class Table:
+    """The pods that run, by server and by name. Not thread-safe: one event loop owns it."""
+
+    def __init__(self) -> None:
+        self._pods: dict[tuple[Instance, str], Pod] = {}
+        self._by_server: dict[Server, dict[tuple[Instance, str], Pod]] = {}
+        self._by_name: dict[str, set[tuple[Instance, str]]] = {}
+        self._folded: dict[tuple[str, str], set[Server]] = {}
+        self._running: tuple[Pod, ...] | None = ()
+        self.heard_at: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._pods)
+
+    def fresh(self, now: float, max_age: float = MAX_AGE) -> bool:
+        """Whether the source was right at most `max_age` seconds before `now`; never before it was first heard."""
+        return self.heard_at is not None and now - self.heard_at <= max_age
+
+    def find(self, server: Server) -> Found:
+        """The pod that runs `server`; `Ambiguous` when two claim to."""
+        pods = self._by_server.get(server)
+        if not pods:
+            return None
+        if len(pods) > 1:
+            return Ambiguous(tuple(pods.values()))
+        return next(iter(pods.values()))
+
+    def find_login(self, typed: str) -> Found:
+        """The pod of the one running server that `typed` can mean.
+
+        Our own spelling comes first, since it names one server whatever else runs; then what people type
+        (`Bob@example.org`), exactly; then the same in any capitals. A step with one match decides; a step with
+        several is ambiguous, and a less exact step is not asked.
+        """
+        candidates = login_candidates(typed)
+        own = [server for server in candidates if server.login == typed]
+        for step in (own, candidates, self._any_capitals(candidates)):
+            running = tuple(dict.fromkeys(server for server in step if server in self._by_server))
+            if len(running) == 1:
+                return self.find(running[0])
+            if running:
+                return Ambiguous(tuple(pod for server in running for pod in self._by_server[server].values()))
+        return None
+
+    def by_name(self, name: str) -> Found:
+        """The pod with that jump target name, unless its server, or the name, is ambiguous."""
+        named = tuple(self._pods[identity] for identity in self._by_name.get(name, ()))
+        if len(named) > 1:
+            return Ambiguous(named)
+        return self.find(named[0].server) if named else None
+
+    def running(self) -> tuple[Pod, ...]:
+        """Every pod that `find` would give, in no particular order."""
+        if self._running is None:
+            self._running = tuple(pod for pods in self._by_server.values() if len(pods) == 1 for pod in pods.values())
+        return self._running
+
+    def ambiguous(self) -> tuple[Ambiguous, ...]:
+        """The servers that are refused because two pods claim to run them: worth an alert."""
+        return tuple(Ambiguous(tuple(pods.values())) for pods in self._by_server.values() if len(pods) > 1)
+
+    def replace(self, pods: Iterable[Pod], heard_at: float | None) -> list[Change]:
+        """Take a whole list. What stopped comes before what started."""
+        listed = {pod.identity: pod for pod in pods}
+        changes: list[Change] = []
+        restarted = {pod.server for pod in listed.values()}
+        for pod in [pod for identity, pod in self._pods.items() if identity not in listed]:
+            why = restarted_sentence if pod.server in restarted else stopped_sentence
+            changes += self.remove(pod, why(pod.server))
+        for pod in listed.values():
+            changes += self.put(pod)
+        self.heard_at = heard_at
+        return changes
+
+    def put(self, pod: Pod) -> list[Change]:
+        """Take one pod: new, moved, or known already."""
+        old = self._pods.get(pod.identity)
+        if old == pod:
+            return []
+        if old is not None:
+            self._drop(old)
+        self._add(pod)
+        return [Started(pod) if old is None else Moved(old, pod)]
+
+    def remove(self, pod: Pod, why: str | None = None) -> list[Change]:
+        """Take one pod out; nothing happens when it is not there."""
+        known = self._pods.get(pod.identity)
+        if known is None:
+            return []
+        self._drop(known)
+        return [Stopped(known, stopped_sentence(known.server) if why is None else why)]
+
+    def instance(self, instance: Instance) -> tuple[Pod, ...]:
+        """Every pod that claims to be exactly this run."""
+        pods = self._by_server.get(instance.server, {})
+        return tuple(pod for pod in pods.values() if pod.instance == instance)
+
+    def _any_capitals(self, candidates: Iterable[Server]) -> list[Server]:
+        return [found for server in candidates for found in sorted(self._folded.get(_fold(server), ()))]
+
+    def _add(self, pod: Pod) -> None:
+        self._running = None
+        self._pods[pod.identity] = pod
+        self._by_server.setdefault(pod.server, {})[pod.identity] = pod
+        self._folded.setdefault(_fold(pod.server), set()).add(pod.server)
+        for name in pod.names:
+            self._by_name.setdefault(name, set()).add(pod.identity)
+
+    def _drop(self, pod: Pod) -> None:
+        self._running = None
+        del self._pods[pod.identity]
+        siblings = self._by_server[pod.server]
+        del siblings[pod.identity]
+        for name in pod.names:
+            self._by_name[name].discard(pod.identity)
+            if not self._by_name[name]:
+                del self._by_name[name]
+        if siblings:
+            return
+        del self._by_server[pod.server]
+        folded = self._folded[_fold(pod.server)]
+        folded.discard(pod.server)
+        if not folded:
+            del self._folded[_fold(pod.server)]
+
+
+def _fold(server: Server) -> tuple[str, str]:
+    return server.owner.casefold(), server.name.casefold()
