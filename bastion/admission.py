@@ -1,0 +1,225 @@
+"""Who may enter what: the pure part of letting somebody in, run again whenever something changes.
+
+A certificate and a raw key end in the same `Admission`, so that nothing downstream can tell them apart and forget
+one. Login and "still allowed?" are the same functions on the same values.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from bastion.directory.table import Ambiguous, Pod, Table
+from ca.errors import Reason, Refusal
+from ca.keys import PublicKey
+from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities
+from ca.names import Instance, Server, login_candidates
+from ca.revocation import Revocations
+from ca.trust import Presented
+
+
+class How(StrEnum):
+    """With what somebody came."""
+
+    CERTIFICATE = "certificate"
+    KEY = "key"
+
+
+class Mode(StrEnum):
+    """`direct`: the bastion is the SSH server. `jump`: it carries bytes to a pod's SSH port that it cannot read."""
+
+    DIRECT = "direct"
+    JUMP = "jump"
+
+
+@dataclass(frozen=True, slots=True)
+class DoorRules:
+    """The bastion's own part of policy."""
+
+    jump_names: frozenset[str] = frozenset({"jump"})
+    raw_keys: bool = True
+    raw_keys_direct: bool = True
+    raw_key_capabilities: Capabilities = ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A pod that lists a key, with the options of the line."""
+
+    pod: Pod
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What somebody who was let in may reach and do.
+
+    `identity` is the JupyterHub user of a certificate, or `key:SHA256:…`: a raw key never speaks with its owner's
+    name. `target` is the instance that sessions and forwards lead to, None for a jump login. `instances` may be
+    reached in jump mode. `expires_at`: no new channel from then on (seconds since the epoch).
+    """
+
+    identity: str
+    how: How
+    login: str
+    key: PublicKey
+    target: Instance | None
+    instances: tuple[Instance, ...]
+    capabilities: Capabilities
+    expires_at: float | None = None
+    serial: int | None = None
+    certificate: bytes | None = field(default=None, repr=False)
+
+    @property
+    def mode(self) -> Mode:
+        """Direct where the login names a server."""
+        return Mode.JUMP if self.target is None else Mode.DIRECT
+
+
+def admit_certificate(
+    login: str, presented: Presented, blob: bytes, table: Table, rules: DoorRules
+) -> Admission | Refusal:
+    """Whether a genuine, valid certificate opens what `login` asks for, as things run now."""
+    base = Admission(
+        identity=presented.user,
+        how=How.CERTIFICATE,
+        login=login,
+        key=presented.key,
+        target=None,
+        instances=(),
+        capabilities=presented.capabilities,
+        expires_at=float(presented.valid_before),
+        serial=presented.serial,
+        certificate=blob,
+    )
+    if login in rules.jump_names:
+        return _admit_to_jump(base, presented.instances, table)
+    server = _meant({one.server for one in presented.instances}, login, table)
+    if server is None:
+        return Refusal(
+            Reason.NOT_NAMED, f"Your certificate does not open that login. It opens: {_logins(presented.instances)}."
+        )
+    running = _running_one(server, presented.instances, table)
+    if isinstance(running, Refusal):
+        return running
+    return replace(base, target=running, instances=(running,))
+
+
+def admit_key(
+    login: str, key: PublicKey, listings: Iterable[Listing], table: Table, rules: DoorRules
+) -> Admission | Refusal | None:
+    """Whether a raw key opens what `login` asks for. `listings` are the pods of that login that list the key.
+
+    None: nothing lists it; whoever holds it is a stranger and learns nothing. A line with options (`command=`,
+    `from=`, `restrict`) admits to jump only, where the pod's own sshd obeys them.
+    """
+    current = [one for one in listings if table.find(one.pod.instance.server) == one.pod]
+    if not current or not rules.raw_keys:
+        return None
+    base = Admission(
+        identity=f"key:{key.fingerprint}",
+        how=How.KEY,
+        login=login,
+        key=key,
+        target=None,
+        instances=(),
+        capabilities=rules.raw_key_capabilities,
+    )
+    if login in rules.jump_names:
+        return _admit_to_jump(base, tuple(one.pod.instance for one in current), table)
+    if len(current) > 1:
+        return None
+    pod, options = current[0].pod, current[0].options
+    if not rules.raw_keys_direct:
+        return Refusal(Reason.JUMP_ONLY, "Plain keys open jump mode only: use ssh -J, or log in for a certificate.")
+    if options:
+        return Refusal(
+            Reason.JUMP_ONLY, "Your key has restrictions in authorized_keys, which only jump mode can keep: use ssh -J."
+        )
+    return replace(base, target=pod.instance, instances=(pod.instance,))
+
+
+def still_valid(admission: Admission, revocations: Revocations, table: Table) -> Refusal | None:
+    """Whether somebody who was let in may stay: what he was let in for still runs, and nobody revoked him.
+
+    The watermark that a lost database sets for everybody does not end sessions: it keeps certificates from counting
+    anew. Expiry does not end sessions either (a setting of the registry's user does).
+    """
+    instances = admission.instances
+    if admission.serial is not None:
+        if revocations.names(admission.serial, admission.identity):
+            return Refusal(Reason.REVOKED, "Your certificate was revoked.")
+        instances = revocations.living(admission.serial, instances)
+        if not instances:
+            return Refusal(Reason.REVOKED, "Access to your server was revoked.")
+    if not any(_runs(one, table) for one in instances):
+        return stopped(admission.instances[0].server)
+    return None
+
+
+def may_jump(admission: Admission) -> Refusal | None:
+    """Jump mode is end to end: closed to whoever lacks a capability that the pod's owner could restore for herself."""
+    missing = RESTORABLE_BY_OWNER - admission.capabilities
+    if not missing:
+        return None
+    return Refusal(
+        Reason.NOT_PERMITTED,
+        f"Jump mode is closed to you, since {', '.join(sorted(missing))} is not permitted here: "
+        "connect with the server's own login name, or ask the administrator of this hub.",
+    )
+
+
+def stopped(server: Server) -> Refusal:
+    """What somebody hears whose server is not running."""
+    return Refusal(
+        Reason.SERVER_STOPPED,
+        f"Your server {server} is not running. Start it in JupyterHub, then log in for a new certificate.",
+    )
+
+
+def _admit_to_jump(base: Admission, instances: tuple[Instance, ...], table: Table) -> Admission | Refusal:
+    running = tuple(one for one in instances if _runs(one, table))
+    if not running:
+        refusals = [_running_one(one.server, instances, table) for one in instances]
+        return next((one for one in refusals if isinstance(one, Refusal)), stopped(instances[0].server))
+    admission = replace(base, instances=running)
+    return may_jump(admission) or admission
+
+
+def _meant(servers: set[Server], login: str, table: Table) -> Server | None:
+    """Which of `servers` somebody means who types `login`: our spelling, else exactly one match, running ones first."""
+    candidates = login_candidates(login)
+    for candidate in candidates:
+        if candidate in servers:
+            return candidate
+    folded = {(one.owner.casefold(), one.name.casefold()) for one in candidates}
+    alike = [one for one in servers if (one.owner.casefold(), one.name.casefold()) in folded]
+    if len(alike) > 1:
+        alike = [one for one in alike if isinstance(table.find(one), Pod)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _running_one(server: Server, instances: tuple[Instance, ...], table: Table) -> Instance | Refusal:
+    found = table.find(server)
+    if isinstance(found, Ambiguous):
+        return Refusal(
+            Reason.AMBIGUOUS_SERVER,
+            f"Two pods claim to be {server}; neither is used. Ask the administrator of this hub.",
+        )
+    if found is None:
+        return stopped(server)
+    if found.instance not in instances:
+        return Refusal(
+            Reason.SERVER_RESTARTED,
+            f"Your server {server} was restarted since your certificate was made. Log in again for a new one.",
+        )
+    return found.instance
+
+
+def _runs(instance: Instance, table: Table) -> bool:
+    found = table.find(instance.server)
+    return isinstance(found, Pod) and found.instance == instance
+
+
+def _logins(instances: Iterable[Instance]) -> str:
+    logins = sorted({one.server.login for one in instances})
+    return ", ".join(logins[:5]) + (" …" if len(logins) > 5 else "")
