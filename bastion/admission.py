@@ -7,14 +7,23 @@ one. Login and "still allowed?" are the same functions on the same values.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
-from bastion.directory.table import Ambiguous, Pod, Table
+from bastion.directory.table import Ambiguous, Found, Pod
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
 from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities
 from ca.names import Instance, Server, login_candidates
 from ca.revocation import Revocations
 from ca.trust import Presented
+
+
+class Runs(Protocol):
+    """What runs: a `bastion.directory.table.Table`, or any directory."""
+
+    def find(self, server: Server) -> Found:
+        """The pod that runs `server`, `Ambiguous` where two claim to, None where none does."""
+        ...
 
 
 class How(StrEnum):
@@ -76,7 +85,7 @@ class Admission:
 
 
 def admit_certificate(
-    login: str, presented: Presented, blob: bytes, table: Table, rules: DoorRules
+    login: str, presented: Presented, blob: bytes, running: Runs, rules: DoorRules
 ) -> Admission | Refusal:
     """Whether a genuine, valid certificate opens what `login` asks for, as things run now."""
     base = Admission(
@@ -92,27 +101,27 @@ def admit_certificate(
         certificate=blob,
     )
     if login in rules.jump_names:
-        return _admit_to_jump(base, presented.instances, table)
-    server = _meant({one.server for one in presented.instances}, login, table)
+        return _admit_to_jump(base, presented.instances, running)
+    server = _meant({one.server for one in presented.instances}, login, running)
     if server is None:
         return Refusal(
             Reason.NOT_NAMED, f"Your certificate does not open that login. It opens: {_logins(presented.instances)}."
         )
-    running = _running_one(server, presented.instances, table)
-    if isinstance(running, Refusal):
-        return running
-    return replace(base, target=running, instances=(running,))
+    instance = _running_one(server, presented.instances, running)
+    if isinstance(instance, Refusal):
+        return instance
+    return replace(base, target=instance, instances=(instance,))
 
 
 def admit_key(
-    login: str, key: PublicKey, listings: Iterable[Listing], table: Table, rules: DoorRules
+    login: str, key: PublicKey, listings: Iterable[Listing], running: Runs, rules: DoorRules
 ) -> Admission | Refusal | None:
     """Whether a raw key opens what `login` asks for. `listings` are the pods of that login that list the key.
 
     None: nothing lists it; whoever holds it is a stranger and learns nothing. A line with options (`command=`,
     `from=`, `restrict`) admits to jump only, where the pod's own sshd obeys them.
     """
-    current = [one for one in listings if table.find(one.pod.instance.server) == one.pod]
+    current = [one for one in listings if _runs(one.pod.instance, running)]
     if not current or not rules.raw_keys:
         return None
     base = Admission(
@@ -125,7 +134,7 @@ def admit_key(
         capabilities=rules.raw_key_capabilities,
     )
     if login in rules.jump_names:
-        return _admit_to_jump(base, tuple(one.pod.instance for one in current), table)
+        return _admit_to_jump(base, tuple(one.pod.instance for one in current), running)
     if len(current) > 1:
         return None
     pod, options = current[0].pod, current[0].options
@@ -138,7 +147,7 @@ def admit_key(
     return replace(base, target=pod.instance, instances=(pod.instance,))
 
 
-def still_valid(admission: Admission, revocations: Revocations, table: Table) -> Refusal | None:
+def still_valid(admission: Admission, revocations: Revocations, running: Runs) -> Refusal | None:
     """Whether somebody who was let in may stay: what he was let in for still runs, and nobody revoked him.
 
     The watermark that a lost database sets for everybody does not end sessions: it keeps certificates from counting
@@ -151,7 +160,7 @@ def still_valid(admission: Admission, revocations: Revocations, table: Table) ->
         instances = revocations.living(admission.serial, instances)
         if not instances:
             return Refusal(Reason.REVOKED, "Access to your server was revoked.")
-    if not any(_runs(one, table) for one in instances):
+    if not any(_runs(one, running) for one in instances):
         return stopped(admission.instances[0].server)
     return None
 
@@ -176,16 +185,16 @@ def stopped(server: Server) -> Refusal:
     )
 
 
-def _admit_to_jump(base: Admission, instances: tuple[Instance, ...], table: Table) -> Admission | Refusal:
-    running = tuple(one for one in instances if _runs(one, table))
-    if not running:
-        refusals = [_running_one(one.server, instances, table) for one in instances]
+def _admit_to_jump(base: Admission, instances: tuple[Instance, ...], running: Runs) -> Admission | Refusal:
+    current = tuple(one for one in instances if _runs(one, running))
+    if not current:
+        refusals = [_running_one(one.server, instances, running) for one in instances]
         return next((one for one in refusals if isinstance(one, Refusal)), stopped(instances[0].server))
-    admission = replace(base, instances=running)
+    admission = replace(base, instances=current)
     return may_jump(admission) or admission
 
 
-def _meant(servers: set[Server], login: str, table: Table) -> Server | None:
+def _meant(servers: set[Server], login: str, running: Runs) -> Server | None:
     """Which of `servers` somebody means who types `login`: our spelling, else exactly one match, running ones first."""
     candidates = login_candidates(login)
     for candidate in candidates:
@@ -194,12 +203,12 @@ def _meant(servers: set[Server], login: str, table: Table) -> Server | None:
     folded = {(one.owner.casefold(), one.name.casefold()) for one in candidates}
     alike = [one for one in servers if (one.owner.casefold(), one.name.casefold()) in folded]
     if len(alike) > 1:
-        alike = [one for one in alike if isinstance(table.find(one), Pod)]
+        alike = [one for one in alike if isinstance(running.find(one), Pod)]
     return alike[0] if len(alike) == 1 else None
 
 
-def _running_one(server: Server, instances: tuple[Instance, ...], table: Table) -> Instance | Refusal:
-    found = table.find(server)
+def _running_one(server: Server, instances: tuple[Instance, ...], running: Runs) -> Instance | Refusal:
+    found = running.find(server)
     if isinstance(found, Ambiguous):
         return Refusal(
             Reason.AMBIGUOUS_SERVER,
@@ -215,8 +224,8 @@ def _running_one(server: Server, instances: tuple[Instance, ...], table: Table) 
     return found.instance
 
 
-def _runs(instance: Instance, table: Table) -> bool:
-    found = table.find(instance.server)
+def _runs(instance: Instance, running: Runs) -> bool:
+    found = running.find(instance.server)
     return isinstance(found, Pod) and found.instance == instance
 
 
