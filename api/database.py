@@ -1,0 +1,161 @@
+"""Opening the database: the engine, the migrations, and finding out that it is not the one we knew.
+
+A table of revocations that is lost must not revive what it revoked. So the database carries a high-water mark
+that grows with every write, and the mark is remembered outside it too: in memory, and in a file beside the keys.
+A database that is new, or that knows less than was once written, gets a new epoch (pods then enrol again) and a
+watermark: nothing issued before this moment counts any more.
+"""
+
+import os
+import secrets
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, insert, make_url, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from api import tables
+
+_BUSY_MS = 3000
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_ADVISORY_LOCK = 0x6A685F62617374  # any number, the same in every replica
+
+Identity = tuple[int, int]
+"""Device and inode of a SQLite file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The database about itself. `everyone_before`: milliseconds since the epoch."""
+
+    epoch: str
+    everyone_before: int
+    high_water: int
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One opened database. A file that is replaced under us makes another `Database`."""
+
+    engine: AsyncEngine = field(repr=False)
+    path: Path | None
+    identity: Identity | None
+
+    def is_in_place(self) -> bool:
+        """Whether the file that was opened is still the file of that name. True for a database server."""
+        return self.path is None or _identity(self.path) == self.identity
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def connect(address: str) -> Database:
+    """The database of a SQLAlchemy address; a SQLite file is made, with mode 0600. Raises `OSError`."""
+    url = make_url(address)
+    if url.get_backend_name() != "sqlite":
+        engine = create_async_engine(url, pool_pre_ping=True, pool_timeout=5, hide_parameters=True)
+        return Database(engine, None, None)
+    path = Path(url.database or "")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    path.chmod(0o600)
+    engine = create_async_engine(url, pool_timeout=5, hide_parameters=True)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return Database(engine, path, _identity(path))
+
+
+async def bring_up(database: Database, known: int, now_ms: int) -> Meta:
+    """Migrate, and judge what is there against `known`, the highest mark that was ever seen.
+
+    One transaction: a replica that starts at the same moment waits, and finds everything done.
+    """
+    async with database.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        await connection.run_sync(_migrate)
+        found = await read_meta(connection)
+        if found is None:
+            fresh = _fresh(known, now_ms)
+            await connection.execute(insert(tables.meta).values(id=1, **_columns(fresh)))
+            return fresh
+        if found.high_water < known:
+            fresh = _fresh(known, now_ms)
+            await connection.execute(update(tables.meta).values(**_columns(fresh)))
+            return fresh
+        return found
+
+
+async def read_meta(connection: AsyncConnection) -> Meta | None:
+    """The one row of `meta`, None in an empty database."""
+    row = (await connection.execute(select(tables.meta))).one_or_none()
+    return None if row is None else Meta(row.epoch, row.everyone_before, row.high_water)
+
+
+class MarkFile:
+    """The high-water mark outside the database."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0
+
+    def read(self) -> int:
+        """The mark that was written last; 0 where there is none or it cannot be read."""
+        with suppress(OSError, ValueError):
+            self._written = int(self._path.read_text("ascii"))
+        return self._written
+
+    def write(self, mark: int) -> None:
+        """Remember `mark` if it is higher than what is there. Raises `OSError` (a full disk)."""
+        if mark <= self._written:
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".high-water")
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(f"{mark}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+        except OSError:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise
+        self._written = mark
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    # FULL: in WAL mode a commit is only on the disk when the log was flushed, and a certificate that left
+    # without its record could not be revoked.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _migrate(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _fresh(known: int, now_ms: int) -> Meta:
+    return Meta(epoch=secrets.token_hex(16), everyone_before=now_ms, high_water=known + 1)
+
+
+def _columns(meta: Meta) -> dict[str, object]:
+    return {"epoch": meta.epoch, "everyone_before": meta.everyone_before, "high_water": meta.high_water}

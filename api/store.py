@@ -1,0 +1,484 @@
+"""The one door to SQL: what was issued, what was revoked, which pods enrolled.
+
+Every write is one transaction that first raises the high-water mark (`api.database`). That single row makes the
+writes of all replicas queue up, so what a write has read is still true when it commits; and it fails in a
+database that knows less than we do, which is then repaired by the next `refresh`.
+
+A certificate's record is committed, and the file that it was committed to is still in its place, before anything
+is handed out: every method here either did its work or raises `StoreUnavailable`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from api import tables
+from api.database import Database, MarkFile, Meta, bring_up, connect, read_meta
+from api.errors import StoreUnavailable
+from ca.errors import Reason, Refusal
+from ca.keys import HOST_ALGORITHMS, PublicKey, parse_public_key
+from ca.names import Instance, Server, parse_login
+from ca.revocation import Revocations
+
+log = structlog.get_logger(__name__)
+
+REVOCATION_HORIZON_MS = 8 * 86400 * 1000
+"""Longer than any certificate lives (seven days at most): older revocations refuse nothing that is left."""
+
+KEEP_MS = 90 * 86400 * 1000
+"""How long rows are kept after they stopped to mean anything."""
+
+MAX_LISTED = 500
+
+_SENTENCE = "The certificate database cannot be used at the moment, so nothing was done. Try again in a minute."
+_OUTAGES = (SQLAlchemyError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A certificate as it is remembered. `issued_at` is in milliseconds, the other moments are in seconds."""
+
+    serial: int
+    kind: str
+    user: str
+    fingerprint: str
+    principals: tuple[str, ...]
+    valid_after: int
+    valid_before: int
+    issued_at: int
+    how: str
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A pod's sshd: where it is, and the host key that it showed first. `enrolled_at` is in milliseconds."""
+
+    instance: Instance
+    host_key: PublicKey
+    address: str
+    ssh_port: int
+    key_port: int
+    unix_user: str
+    enrolled_at: int = field(compare=False)
+    seen_ready: bool = False
+
+    @property
+    def server(self) -> Server:
+        """The server of which this is a run."""
+        return self.instance.server
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that the bastion needs to know, as the database had it at one moment."""
+
+    meta: Meta
+    revocations: Revocations
+    enrolments: tuple[Enrolment, ...]
+
+
+class Store:
+    """The database. `await open()` first; `refresh()` about once a second keeps `snapshot` and `problem` true."""
+
+    def __init__(self, address: str, state_directory: Path) -> None:
+        self._address = address
+        self._mark_file = MarkFile(state_directory / "high-water")
+        self._database: Database | None = None
+        self._mark = 0
+        self._snapshot: Snapshot | None = None
+        self._refreshing = asyncio.Lock()
+        self._pruned_at = 0
+        self.problem: str | None = "The database has not been opened yet."
+        """Why the database cannot be used, for `/readyz`; None while it can."""
+
+    def __repr__(self) -> str:
+        return "Store()"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self, now_ms: int) -> Snapshot:
+        """Open, migrate, and judge whether something was lost. Raises `StoreUnavailable`."""
+        self._mark = max(self._mark, self._mark_file.read())
+        return await self.refresh(now_ms)
+
+    async def close(self) -> None:
+        """Remember the mark and close every connection."""
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+        try:
+            self._mark_file.write(self._mark)
+        except OSError as error:
+            log.warning("high_water_not_written", error=error.strerror)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The last state that was read. Raises `StoreUnavailable` before there was one."""
+        if self._snapshot is None:
+            raise StoreUnavailable(_SENTENCE)
+        return self._snapshot
+
+    async def refresh(self, now_ms: int) -> Snapshot:
+        """Read what other replicas wrote, and repair a database that was lost or restored.
+
+        Raises `StoreUnavailable`; the last snapshot stays.
+        """
+        async with self._refreshing:
+            try:
+                snapshot = await self._read(await self._usable(now_ms), now_ms)
+                self._mark_file.write(self._mark)
+                await self._prune(now_ms)
+            except (*_OUTAGES, StoreUnavailable) as error:
+                raise await self._out_of_order(error) from None
+            self.problem = None
+            return snapshot
+
+    async def record(self, record: CertificateRecord) -> None:
+        """Remember a certificate. Only when this has returned may the certificate be handed out."""
+        async with self._writing() as connection:
+            await connection.execute(insert(tables.certificates).values(**_columns_of(record)))
+
+    async def certificates_of(self, user: str, now: float) -> tuple[CertificateRecord, ...]:
+        """The user's certificates that have not expired, the newest first."""
+        table = tables.certificates
+        query = select(table).where(table.c.user == user, table.c.kind == "user", table.c.valid_before > int(now))
+        async with self._reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.issued_at.desc()).limit(MAX_LISTED))
+            return tuple(_record(row) for row in rows.mappings())
+
+    async def certificate(self, serial: int) -> CertificateRecord | None:
+        """One certificate, whoever's it is."""
+        table = tables.certificates
+        async with self._reading() as connection:
+            row = (
+                (await connection.execute(select(table).where(table.c.serial == str(serial)))).mappings().one_or_none()
+            )
+            return None if row is None else _record(row)
+
+    async def revoke_serial(self, serial: int, by: str, why: str, now_ms: int) -> None:
+        """This certificate does not count any more."""
+        await self._revoke("serial", str(serial), by, why, now_ms)
+
+    async def revoke_user(self, user: str, by: str, why: str, now_ms: int) -> None:
+        """No certificate that `user` was given until now counts any more."""
+        await self._revoke("user", user, by, why, now_ms)
+
+    async def revoke_server(self, server: Server, by: str, why: str, now_ms: int) -> None:
+        """No certificate that was issued until now opens `server` any more."""
+        await self._revoke("server", server.login, by, why, now_ms)
+
+    async def revoke_everyone(self, now_ms: int) -> None:
+        """No certificate that was issued until now counts any more."""
+        async with self._writing() as connection:
+            await connection.execute(update(tables.meta).values(everyone_before=now_ms + 1))
+        await self._reread(now_ms)
+
+    async def enrol(self, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
+        """Remember a pod. The first host key of an instance stays, and a host key stands for one server at a time.
+
+        The same pod may come again with the same key: its address and its withdraw token are then replaced.
+        """
+        async with self._writing() as connection:
+            answer = await _enrol(connection, new, withdraw_sha256)
+        await self._reread(new.enrolled_at)
+        return answer
+
+    async def withdraw(self, withdraw_sha256: str, now_ms: int) -> Instance | None:
+        """End the enrolment with this token. None: there is no such token. Ending it again changes nothing."""
+        table = tables.enrolments
+        async with self._writing() as connection:
+            query = select(table).where(table.c.withdraw_sha256 == withdraw_sha256)
+            row = (await connection.execute(query)).mappings().one_or_none()
+            if row is None:
+                return None
+            await _end(connection, (int(row["id"]),), "withdrawn", now_ms)
+        await self._reread(now_ms)
+        return _instance(row)
+
+    async def end_enrolments(self, instances: Iterable[Instance], why: str, now_ms: int) -> None:
+        """These runs are over."""
+        table = tables.enrolments
+        async with self._writing() as connection:
+            for one in instances:
+                query = select(table.c.id).where(*_is_instance(one), table.c.ended_at.is_(None))
+                await _end(connection, tuple((await connection.execute(query)).scalars()), why, now_ms)
+        await self._reread(now_ms)
+
+    async def mark_ready(self, instances: Iterable[Instance], now_ms: int) -> None:
+        """JupyterHub has said that these are ready; after a restart they are listed before it says so again."""
+        table = tables.enrolments
+        async with self._writing() as connection:
+            for one in instances:
+                await connection.execute(update(table).where(*_is_instance(one)).values(seen_ready=True))
+        await self._reread(now_ms)
+
+    async def _revoke(self, kind: str, subject: str, by: str, why: str, now_ms: int) -> None:
+        values = {"kind": kind, "subject": subject, "by": by, "why": why, "revoked_at": now_ms}
+        async with self._writing() as connection:
+            # One more millisecond: what was issued in this very millisecond is meant as well.
+            await connection.execute(insert(tables.revocations).values(**values, before=now_ms + 1))
+        await self._reread(now_ms)
+
+    async def _reread(self, now_ms: int) -> None:
+        """Bring the snapshot up to what was just committed. The work is done: an outage now is not its failure."""
+        try:
+            await self.refresh(now_ms)
+        except StoreUnavailable:
+            log.warning("store_not_reread")
+
+    async def _usable(self, now_ms: int) -> Database:
+        """The open database; opened anew when there is none, when its file went, or when it knows less than we do."""
+        database = self._database
+        if database is not None and database.is_in_place():
+            async with database.engine.connect() as connection:
+                meta = await read_meta(connection)
+            if meta is not None and meta.high_water >= self._mark:
+                return database
+        if database is not None:
+            log.error("database_lost", note="nothing that was issued before now counts any more")
+            self._database = None
+            await database.close()
+        database = connect(self._address)
+        try:
+            meta = await bring_up(database, self._mark, now_ms)
+        except BaseException:
+            await database.close()
+            raise
+        self._mark = max(self._mark, meta.high_water)
+        self._database = database
+        return database
+
+    async def _read(self, database: Database, now_ms: int) -> Snapshot:
+        async with database.engine.connect() as connection:
+            meta = await read_meta(connection)
+            if meta is None:
+                raise StoreUnavailable(_SENTENCE)
+            last = self._snapshot
+            if last is not None and last.meta == meta:
+                return last
+            snapshot = Snapshot(
+                meta=meta,
+                revocations=await _revocations(connection, meta, now_ms),
+                enrolments=await _enrolments(connection),
+            )
+        self._mark = max(self._mark, meta.high_water)
+        self._snapshot = snapshot
+        return snapshot
+
+    async def _out_of_order(self, error: Exception) -> StoreUnavailable:
+        """Close what does not work; the next refresh opens it anew."""
+        _warn(error)
+        self.problem = _SENTENCE
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
+        return StoreUnavailable(_SENTENCE)
+
+    async def _prune(self, now_ms: int) -> None:
+        """Once an hour, forget what has meant nothing for three months."""
+        if now_ms - self._pruned_at < 3600 * 1000:
+            return
+        self._pruned_at = now_ms
+        limit = now_ms - KEEP_MS
+        async with self._writing() as connection:
+            await connection.execute(
+                delete(tables.certificates).where(tables.certificates.c.valid_before < limit // 1000)
+            )
+            await connection.execute(delete(tables.revocations).where(tables.revocations.c.revoked_at < limit))
+            await connection.execute(delete(tables.enrolments).where(tables.enrolments.c.ended_at < limit))
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        database = self._opened()
+        try:
+            async with database.engine.connect() as connection:
+                yield connection
+        except _OUTAGES as error:
+            _warn(error)
+            raise StoreUnavailable(_SENTENCE) from None
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        database = self._opened()
+        table = tables.meta
+        raise_mark = (
+            update(table)
+            .where(table.c.id == 1, table.c.high_water >= self._mark)
+            .values(high_water=table.c.high_water + 1)
+            .returning(table.c.high_water)
+        )
+        try:
+            async with database.engine.begin() as connection:
+                mark = (await connection.execute(raise_mark)).scalar_one_or_none()
+                if mark is None:
+                    raise StoreUnavailable(_SENTENCE)
+                yield connection
+        except _OUTAGES as error:
+            _warn(error)
+            raise StoreUnavailable(_SENTENCE) from None
+        if not database.is_in_place() or database is not self._database:
+            # It was committed to a file that is no longer the database.
+            raise StoreUnavailable(_SENTENCE)
+        self._mark = max(self._mark, int(mark))
+
+    def _opened(self) -> Database:
+        if self._database is None or not self._database.is_in_place():
+            raise StoreUnavailable(_SENTENCE)
+        return self._database
+
+
+async def _enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
+    table = tables.enrolments
+    mine = (table.c.owner == new.server.owner) & (table.c.server_name == new.server.name)
+    fingerprint = new.host_key.fingerprint
+    elsewhere = select(table.c.id).where(table.c.live_host_key == fingerprint, ~mine)
+    if (await connection.execute(elsewhere)).first() is not None:
+        return Refusal(
+            Reason.HOST_KEY_CONFLICT, "Another server has enrolled with this host key. Make a new one and try again."
+        )
+    before = (await connection.execute(select(table).where(*_is_instance(new.instance)))).mappings().one_or_none()
+    if before is not None and before["host_key"] != new.host_key.line:
+        return Refusal(
+            Reason.HOST_KEY_CONFLICT,
+            "This run of the server has already enrolled with another host key, and the first one stays. "
+            "Restart the server if that was not you.",
+        )
+    older = select(table.c.id).where(mine, table.c.instance != str(new.instance.id), table.c.ended_at.is_(None))
+    await _end(connection, tuple((await connection.execute(older)).scalars()), "replaced", new.enrolled_at)
+    values = {
+        "live_host_key": fingerprint,
+        "address": new.address,
+        "ssh_port": new.ssh_port,
+        "key_port": new.key_port,
+        "unix_user": new.unix_user,
+        "withdraw_sha256": withdraw_sha256,
+        "ended_at": None,
+        "ended_why": None,
+    }
+    if before is not None:
+        await connection.execute(update(table).where(table.c.id == before["id"]).values(**values))
+        return _enrolment({**before, **values})
+    identity = {
+        "owner": new.server.owner,
+        "server_name": new.server.name,
+        "instance": str(new.instance.id),
+        "host_key": new.host_key.line,
+        "seen_ready": new.seen_ready,
+        "enrolled_at": new.enrolled_at,
+    }
+    await connection.execute(insert(table).values(**identity, **values))
+    return new
+
+
+async def _end(connection: AsyncConnection, ids: Sequence[int], why: str, now_ms: int) -> None:
+    table = tables.enrolments
+    for one in ids:
+        ended = update(table).where(table.c.id == one, table.c.ended_at.is_(None))
+        await connection.execute(ended.values(live_host_key=None, ended_at=now_ms, ended_why=why))
+
+
+async def _revocations(connection: AsyncConnection, meta: Meta, now_ms: int) -> Revocations:
+    table = tables.revocations
+    query = (
+        select(table.c.kind, table.c.subject, func.max(table.c.before).label("before"))
+        .where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS)
+        .group_by(table.c.kind, table.c.subject)
+    )
+    rows = tuple(await connection.execute(query))
+    return Revocations(
+        everyone_before=meta.everyone_before,
+        serials=frozenset(int(row.subject) for row in rows if row.kind == "serial"),
+        users={row.subject: row.before for row in rows if row.kind == "user"},
+        servers={parse_login(row.subject): row.before for row in rows if row.kind == "server"},
+    )
+
+
+async def _enrolments(connection: AsyncConnection) -> tuple[Enrolment, ...]:
+    table = tables.enrolments
+    query = select(table).where(table.c.ended_at.is_(None)).order_by(table.c.owner, table.c.server_name)
+    return tuple(_enrolment(row) for row in (await connection.execute(query)).mappings())
+
+
+def _is_instance(one: Instance) -> tuple[ColumnElement[bool], ...]:
+    table = tables.enrolments
+    return (
+        table.c.owner == one.server.owner,
+        table.c.server_name == one.server.name,
+        table.c.instance == str(one.id),
+    )
+
+
+def _instance(row: RowMapping) -> Instance:
+    return Instance(Server(row["owner"], row["server_name"]), int(row["instance"]))
+
+
+def _enrolment(row: Mapping[str, Any] | RowMapping) -> Enrolment:
+    return Enrolment(
+        instance=Instance(Server(row["owner"], row["server_name"]), int(row["instance"])),
+        host_key=_host_key(row["host_key"]),
+        address=row["address"],
+        ssh_port=row["ssh_port"],
+        key_port=row["key_port"],
+        unix_user=row["unix_user"],
+        enrolled_at=row["enrolled_at"],
+        seen_ready=row["seen_ready"],
+    )
+
+
+@lru_cache(maxsize=16384)
+def _host_key(line: str) -> PublicKey:
+    return parse_public_key(line, algorithms=HOST_ALGORITHMS)
+
+
+def _columns_of(record: CertificateRecord) -> dict[str, object]:
+    return {
+        "serial": str(record.serial),
+        "kind": record.kind,
+        "user": record.user,
+        "fingerprint": record.fingerprint,
+        "principals": list(record.principals),
+        "valid_after": record.valid_after,
+        "valid_before": record.valid_before,
+        "issued_at": record.issued_at,
+        "how": record.how,
+        "address": record.address,
+    }
+
+
+def _record(row: RowMapping) -> CertificateRecord:
+    return CertificateRecord(
+        serial=int(row["serial"]),
+        kind=row["kind"],
+        user=row["user"],
+        fingerprint=row["fingerprint"],
+        principals=tuple(row["principals"]),
+        valid_after=row["valid_after"],
+        valid_before=row["valid_before"],
+        issued_at=row["issued_at"],
+        how=row["how"],
+        address=row["address"],
+    )
+
+
+def _warn(error: BaseException) -> None:
+    """Say what kind of outage it is. Never the statement or its values: they name people."""
+    if not isinstance(error, StoreUnavailable):
+        cause = getattr(error, "orig", None) or error
+        log.warning("store_unavailable", error=type(cause).__name__, said=str(cause)[:200])

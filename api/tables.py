@@ -1,0 +1,88 @@
+"""The tables, as SQLAlchemy sees them. `api.store` alone reads and writes them; `api/migrations` makes them.
+
+Plain SQL that SQLite and PostgreSQL both have. Serials and instance ids are text: they fill 63 bits, and JSON and
+some drivers round such numbers. Moments in columns that end in `_at` or `_before` of our own making are
+milliseconds since the epoch; `valid_after` and `valid_before` are seconds, as certificates have them.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", String(32), nullable=False),
+    Column("everyone_before", BigInteger, nullable=False),
+    Column("high_water", BigInteger, nullable=False),
+)
+"""One row, id 1. `high_water` grows with every write: a database that knows less than it did was restored."""
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(20), primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("user", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("principals", JSON, nullable=False),
+    Column("valid_after", BigInteger, nullable=False),
+    Column("valid_before", BigInteger, nullable=False),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("how", String(32), nullable=False),
+    Column("address", String(64)),
+    Index("certificates_by_user", "user", "valid_before"),
+    Index("certificates_by_end", "valid_before"),
+)
+"""Every user and host certificate, written before it was handed out."""
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(8), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("before", BigInteger, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("revoked_at", BigInteger, nullable=False),
+    Index("revocations_by_moment", "revoked_at"),
+)
+"""One row a revocation. `kind` is serial, user or server; `subject` the serial, the user name or the login name;
+what was issued before `before` does not count."""
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("server_name", Text, nullable=False),
+    Column("instance", String(20), nullable=False),
+    Column("host_key", Text, nullable=False),
+    Column("live_host_key", String(64), unique=True),
+    Column("address", String(64), nullable=False),
+    Column("ssh_port", Integer, nullable=False),
+    Column("key_port", Integer, nullable=False),
+    Column("unix_user", String(33), nullable=False),
+    Column("withdraw_sha256", String(64), nullable=False, unique=True),
+    Column("seen_ready", Boolean, nullable=False),
+    Column("enrolled_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("ended_why", String(32)),
+    UniqueConstraint("owner", "server_name", "instance", name="enrolments_one_row_an_instance"),
+)
+"""One row an instance: its first host key stays. `live_host_key` is the fingerprint while the enrolment lives, and
+unique: one host key never stands for two servers at a time."""
