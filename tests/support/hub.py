@@ -335,12 +335,21 @@ class Hub:
     # -- as a person with a browser ---------------------------------------------------------------------------
 
     async def login(self, user: str, password: str | None = None) -> httpx.AsyncClient:
-        """A browser that has logged in through the hub's own form: keeps cookies, follows redirects. Close it."""
-        browser = httpx.AsyncClient(
-            verify=no_tls(), trust_env=False, base_url=self.url, follow_redirects=True, timeout=LIMIT
+        """A browser that has logged in through the hub's own form: use it as `async with await hub.login(...)`."""
+        async with self.browser() as browser:
+            await self.log_in_here(browser, f"{self.hub_url}/login", user, password)
+        return self.browser(browser.cookies)
+
+    def browser(self, cookies: httpx.Cookies | None = None) -> httpx.AsyncClient:
+        """Keeps cookies, follows redirects, belongs to nobody yet."""
+        return httpx.AsyncClient(
+            verify=no_tls(),
+            trust_env=False,
+            base_url=self.url,
+            follow_redirects=True,
+            timeout=LIMIT,
+            cookies=cookies,
         )
-        await self.log_in_here(browser, f"{self.hub_url}/login", user, password)
-        return browser
 
     async def log_in_here(
         self, browser: httpx.AsyncClient, url: str, user: str, password: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,10 +16,16 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(by: signal.Signals) -> Callable[[], None]:
-    """A `preexec_fn`: the kernel signals the child when its parent is gone, even by SIGKILL."""
+    """A `preexec_fn`: the kernel signals the child when its parent is gone, even by SIGKILL.
+
+    The kernel goes by the thread that forked, so a child of a worker thread, which ends sooner, is left alone.
+    """
     parent = os.getpid()
+    from_main = threading.current_thread() is threading.main_thread()
 
     def in_child() -> None:
+        if not from_main:
+            return
         _libc.prctl(_PR_SET_PDEATHSIG, int(by), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)

@@ -59,9 +59,15 @@ async def test_an_owner_shares_ssh_and_takes_it_back(hub: Hub) -> None:
     await hub.start_server("alice", "gpu")
     owner = await hub.token("alice")
     scopes = ["custom:ssh:connect!server=alice/gpu"]
-    shared = await hub.request("POST", "/shares/alice/gpu", token=owner, json={"user": "bob", "scopes": scopes})
-    assert shared.json()["scopes"] == scopes
-    await hub.unshare("alice", "gpu", "bob")
+    code = await hub.request("POST", "/share-codes/alice/gpu", token=owner, json={"scopes": scopes})
+    async with await hub.login("bob") as browser:
+        page = await browser.get(f"{hub.url}{code.json()['accept_url']}")
+        xsrf = re.findall(r'name="_xsrf"[^>]*value="([^"]+)"', page.text)[0]
+        await browser.post(str(page.url), data={"_xsrf": xsrf, "code": code.json()["code"]}, follow_redirects=False)
+    shares = (await hub.request("GET", "/users/bob/shared", token=hub.service_token)).json()["items"]
+    assert [share["scopes"] for share in shares] == [scopes]
+    taken_back = await hub.request("PATCH", "/shares/alice/gpu", token=owner, json={"user": "bob"})
+    assert taken_back.status_code == 200
     assert (await hub.request("GET", "/users/bob/shared", token=hub.service_token)).json()["items"] == []
 
 
