@@ -1,0 +1,120 @@
+"""From a proof to an admission: certificate first, else the pods' own public keys.
+
+What a stranger can learn here: nothing. A certificate that our CA did not sign and a key that no pod lists get the
+same silence. A genuine credential that opens nothing (stopped, revoked, expired) is refused with its sentence, but
+only after its holder has signed, and only then does anything leave a trace.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bastion.admission import Admission, DoorRules, Listing, admit_certificate, admit_key, may_jump, still_valid
+from bastion.directory.table import Directory, Pod
+from ca.certificate import is_certificate
+from ca.errors import MalformedKey, Reason, Refusal
+from ca.keys import PublicKey, parse_key_blob
+from ca.names import Server
+from ca.revocation import Revocations
+from ca.trust import TrustedKeys, examine, genuine
+
+
+class Knowledge(Protocol):
+    """What the api last said of trust, and how long ago."""
+
+    @property
+    def trust(self) -> TrustedKeys:
+        """The CA's public keys."""
+        ...
+
+    @property
+    def revocations(self) -> Revocations:
+        """What no longer counts."""
+        ...
+
+    def fresh(self, now: float) -> bool:
+        """Whether that is young enough to let anybody new in. `now` is monotonic seconds."""
+        ...
+
+
+class PodKeys(Protocol):
+    """The tiered cache of the pods' public keys."""
+
+    async def lookup(self, key: PublicKey, server: Server | None) -> tuple[Listing, ...]:
+        """The pods that list `key`: that of `server`, or any for None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """Judges proofs. `wall` gives seconds since the epoch, `clock` monotonic seconds."""
+
+    knowledge: Knowledge
+    directory: Directory
+    keys: PodKeys
+    rules: DoorRules
+    max_age: float
+    wall: Callable[[], float]
+    clock: Callable[[], float]
+
+    async def offer(self, login: str, blob: bytes) -> bool:
+        """Whether a signature by this key or certificate would be welcome. Leaves no trace."""
+        if is_certificate(blob):
+            return genuine(blob, self.knowledge.trust.user) is not None
+        return await self._admit_key(login, blob) is not None
+
+    async def judge(self, login: str, blob: bytes, peer: str) -> Admission | Refusal | None:
+        """Whether the proven holder of `blob` may enter as `login`. None: a stranger, who is told nothing."""
+        if is_certificate(blob):
+            judged = self._admit_certificate(login, blob, peer)
+        else:
+            judged = await self._admit_key(login, blob)
+        if judged is None:
+            return None
+        # Said before any other reason: what is not known now must not be called stopped.
+        if not self._informed():
+            return Refusal(
+                Reason.UNAVAILABLE,
+                "The bastion has not heard from JupyterHub for too long and lets nobody new in. Try again in a minute.",
+            )
+        return judged
+
+    def still_valid(self, admission: Admission) -> Refusal | None:
+        """Whether somebody who was let in may stay."""
+        return still_valid(admission, self.knowledge.revocations, self.directory)
+
+    def expired(self, admission: Admission) -> Refusal | None:
+        """Whether the credential has ended, after which nothing new is opened."""
+        if admission.expires_at is None or self.wall() < admission.expires_at:
+            return None
+        return Refusal(Reason.EXPIRED, "Your certificate has expired. Log in again for a new one.")
+
+    def _informed(self) -> bool:
+        now = self.clock()
+        return self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age)
+
+    def _admit_certificate(self, login: str, blob: bytes, peer: str) -> Admission | Refusal | None:
+        presented = examine(blob, self.knowledge.trust.user, self.knowledge.revocations, self.wall(), peer)
+        if presented is None or isinstance(presented, Refusal):
+            return presented
+        return admit_certificate(login, presented, blob, self.directory, self.rules)
+
+    async def _admit_key(self, login: str, blob: bytes) -> Admission | Refusal | None:
+        if not self.rules.raw_keys:
+            return None
+        try:
+            key = parse_key_blob(blob)
+        except MalformedKey:
+            return None
+        jumps = login in self.rules.jump_names
+        server = None
+        if not jumps:
+            found = self.directory.find_login(login)
+            if not isinstance(found, Pod):
+                return None
+            server = found.server
+        listings = await self.keys.lookup(key, server)
+        admitted = admit_key(login, key, listings, self.directory, self.rules)
+        if jumps and isinstance(admitted, Admission):
+            return may_jump(admitted) or admitted
+        return admitted
