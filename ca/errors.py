@@ -72,6 +72,7 @@ class Reason(StrEnum):
     UNKNOWN_CRITICAL_OPTION = "unknown_critical_option"
     SOURCE_ADDRESS = "source_address"
     UNKNOWN_CREDENTIAL = "unknown_credential"
+    UNKNOWN_CA = "unknown_ca"
     NOT_NAMED = "not_named"
     SERVER_STOPPED = "server_stopped"
     SERVER_RESTARTED = "server_restarted"
