@@ -1,0 +1,63 @@
+# What a developer types. Each environment is made from its lock file, and made anew only when that changes.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+LOCKS := deploy/lock
+RUN := .venv/run
+DEV := .venv/dev
+SETUP := deploy/dev/environment
+
+export HUB6_BIN ?= $(CURDIR)/.venv/hub/bin
+export HUB55_BIN ?= $(CURDIR)/.venv/hub55/bin
+
+.PHONY: help demo test check format lock hubs openssh clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/run.made .venv/hub.made openssh ## A JupyterHub, the api and the bastion on this machine; CHECK=1 tries everything and ends
+	@exec $(RUN)/bin/python deploy/demo $(if $(CHECK),--check)
+
+check: .venv/dev.made ## Lint, types and import contracts: the fast part
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/mypy
+	$(DEV)/bin/lint-imports
+
+test: check openssh hubs ## Everything: check, all tests on JupyterHub 6, those that meet the hub again on 5.5; TEST_ARGS="-k words" picks
+ifdef TEST_ARGS
+	$(DEV)/bin/python -m pytest $(TEST_ARGS)
+else
+	$(DEV)/bin/python -m pytest --cov --cov-report=
+	$(DEV)/bin/python -m pytest --cov --cov-append --cov-report=term -m hub --hub 5.5
+endif
+
+format: .venv/dev.made ## Format the code
+	$(DEV)/bin/ruff format
+	$(DEV)/bin/ruff check --fix
+
+lock: .venv/tool.made ## Bring every lock file up to date
+	@$(SETUP) lock
+
+hubs: .venv/dev.made .venv/hub.made .venv/hub55.made
+
+openssh:
+	@$(SETUP) openssh
+
+.venv/tool.made: $(LOCKS)/tool.txt
+	@$(SETUP) tool
+	@touch $@
+
+.venv/run.made: $(LOCKS)/runtime.txt .venv/tool.made
+.venv/dev.made: $(LOCKS)/dev.txt .venv/tool.made
+.venv/hub.made: $(LOCKS)/hub.txt .venv/tool.made
+.venv/hub55.made: $(LOCKS)/hub55.txt .venv/tool.made
+.venv/run.made .venv/dev.made .venv/hub.made .venv/hub55.made:
+	@$(SETUP) make $(basename $@) $<
+	@touch $@
+
+clean: ## Remove the environments and everything that tools left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
