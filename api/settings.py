@@ -8,43 +8,26 @@ misspelt setting that is silently ignored is how a limit gets lost.
 Whatever is wrong is told in sentences, all at once, as `SettingsError`.
 """
 
-import difflib
 import ipaddress
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ca.errors import BastionError, MalformedName
+from ca.environment import Group, read, split
+from ca.errors import MalformedName
+from ca.limits import Capability
 from ca.names import check_zone
+from ca.policy import GroupRule, Rules
 
 PREFIX = "SSH_API_"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-_FROM_KUBERNETES = re.compile(r"SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP)(_.*)?")
-"""What Kubernetes itself sets in every pod beside a Service named `ssh-api`: not ours, and no mistake."""
-
-
-class SettingsError(BastionError):
-    """The settings cannot be used; the text says which and why, one line each."""
-
-
-def _split(value: object) -> object:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _web_address(text: str) -> str:
@@ -56,6 +39,15 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError:
+        raise ValueError("this is not JSON") from None
+
+
 def _host(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9.:-]{1,253}", text) or text.startswith("-"):
         raise ValueError(f"{text!r} is not a host name in lower case, nor an address")
@@ -63,18 +55,23 @@ def _host(text: str) -> str:
 
 
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(_split)]
-Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], NoDecode, BeforeValidator(split)]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(split)]
+CapabilitySet = Annotated[frozenset[Capability], NoDecode, BeforeValidator(split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[int, Field(gt=0)]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+class GroupSettings(Group):
+    """What membership in one JupyterHub group adds and takes; taking wins."""
+
+    allow: frozenset[Capability] = frozenset()
+    deny: frozenset[Capability] = frozenset()
 
 
-class HubSettings(_Group):
+GroupMap = Annotated[dict[str, GroupSettings], NoDecode, BeforeValidator(_json)]
+
+
+class HubSettings(Group):
     """Where JupyterHub is, and who we are to it."""
 
     url: WebAddress = "http://127.0.0.1:8000"
@@ -117,7 +114,7 @@ class HubSettings(_Group):
         return self.token.get_secret_value() if self.token else ""
 
 
-class ListenSettings(_Group):
+class ListenSettings(Group):
     """The public port: browsers, scripts and pods."""
 
     host: str = "127.0.0.1"
@@ -133,7 +130,7 @@ class ListenSettings(_Group):
     """Bytes that one request may carry."""
 
 
-class InternalSettings(_Group):
+class InternalSettings(Group):
     """The second port: the bastion and the operators' metrics. Never put it behind an ingress."""
 
     host: str = "127.0.0.1"
@@ -146,7 +143,7 @@ class InternalSettings(_Group):
     """The secret shared with the bastion. Empty: `internal-secret` in the state directory, made at first start."""
 
 
-class BastionSettings(_Group):
+class BastionSettings(Group):
     """The bastion as people reach it: names of its host certificate, `known_hosts` and `ssh_config`."""
 
     hosts: Hosts = ("127.0.0.1", "localhost")
@@ -159,7 +156,7 @@ class BastionSettings(_Group):
     """Login name for `ssh -J`, as the bastion has it."""
 
 
-class PodSettings(_Group):
+class PodSettings(Group):
     """What is believed of a notebook server that enrols."""
 
     networks: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -169,7 +166,7 @@ class PodSettings(_Group):
     """Seconds that a pod's or the bastion's host certificate counts; they ask for a new one in time."""
 
 
-class CertificateSettings(_Group):
+class CertificateSettings(Group):
     """What a user certificate may be. The rules of one request stand in `ca.policy`."""
 
     lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 12 * 3600
@@ -178,29 +175,14 @@ class CertificateSettings(_Group):
     shared_lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 3600
     """The same, as soon as somebody else's server is in it."""
 
-    capabilities: Names = (
-        "pty",
-        "exec",
-        "subsystem",
-        "local-forward",
-        "remote-forward",
-        "streamlocal",
-        "agent",
-        "x11",
-    )
-    """What sessions may do."""
+    capabilities: CapabilitySet = frozenset(Capability)
+    """What sessions may do: any of pty, exec, subsystem, local-forward, remote-forward, streamlocal, agent, x11."""
 
-    raw_key_capabilities: Names = (
-        "pty",
-        "exec",
-        "subsystem",
-        "local-forward",
-        "remote-forward",
-        "streamlocal",
-        "agent",
-        "x11",
-    )
-    """The same for people who come with a key from the pod's `authorized_keys` instead of a certificate."""
+    groups: GroupMap = Field(default_factory=dict)
+    """JupyterHub groups that may do more or less, as JSON: `{"students": {"deny": ["remote-forward"]}}`."""
+
+    raw_key_capabilities: CapabilitySet = frozenset(Capability)
+    """What people may do who come with a key from the pod's `authorized_keys` instead of a certificate."""
 
     raw_keys: bool = True
     """Whether the bastion gets hop certificates (direct mode) for raw keys, on its word alone."""
@@ -211,14 +193,25 @@ class CertificateSettings(_Group):
     source_address: bool = False
     """Bind certificates to the address that asked. Breaks behind NAT and load balancers."""
 
-    hop_lifetime: Annotated[int, Field(ge=60, le=3600)] = 300
-    """Seconds that the bastion's certificate for one pod counts."""
-
     keys_group: int | None = None
     """Group id that may read the CA key files (a pod's fsGroup). Empty: nobody but the owner."""
 
+    @property
+    def rules(self) -> Rules:
+        """The site's policy, as `ca.policy` knows it."""
+        return Rules(
+            lifetime=self.lifetime,
+            shared_lifetime=self.shared_lifetime,
+            capabilities=self.capabilities,
+            groups={name: GroupRule(allow=one.allow, deny=one.deny) for name, one in self.groups.items()},
+            admin_ssh=self.admin_ssh,
+            bind_source_address=self.source_address,
+            raw_keys_direct=self.raw_keys,
+            raw_key_capabilities=self.raw_key_capabilities,
+        )
 
-class LogSettings(_Group):
+
+class LogSettings(Group):
     """What is written where. Both logs are lines of JSON."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -279,6 +272,11 @@ class Settings(BaseSettings):
         return f"service-{self.service_name}"
 
     @property
+    def connect_scope(self) -> str:
+        """The custom scope with which owners share SSH, as `deploy/hub` declares it."""
+        return f"custom:{self.service_name}:connect"
+
+    @property
     def database(self) -> str:
         """The SQLAlchemy address that is really used. It may hold a password."""
         if self.database_url is not None:
@@ -288,54 +286,7 @@ class Settings(BaseSettings):
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Settings from `environment` and nothing else. Raises `SettingsError` naming everything that is wrong."""
-    problems = [_unknown(name) for name in environment if name.upper().startswith(PREFIX) and not _is_known(name)]
-    if problems:
-        raise SettingsError("\n".join(problems))
-    values = _Environment(environment)()
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError("\n".join(_sentences(error))) from None
-
-
-def setting_names() -> Iterator[str]:
-    """Every environment variable that is a setting, in the order of this file."""
-    for name, field in Settings.model_fields.items():
-        group = field.annotation
-        if isinstance(group, type) and issubclass(group, _Group):
-            yield from (f"{PREFIX}{name}_{inner}".upper() for inner in group.model_fields)
-        else:
-            yield f"{PREFIX}{name}".upper()
-
-
-class _Environment(EnvSettingsSource):
-    """pydantic-settings' own reading of environment variables, from a mapping that is given."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._given = {name.lower(): value for name, value in environment.items()}
-        super().__init__(Settings)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._given
-
-
-def _is_known(name: str) -> bool:
-    name = name.upper()
-    return name in set(setting_names()) or _FROM_KUBERNETES.fullmatch(name[len(PREFIX) :]) is not None
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.upper(), list(setting_names()), n=1)
-    hint = f" Did you mean {near[0]}?" if near else " See `python -m api check-settings --help`."
-    return f"{name} is not a setting.{hint}"
-
-
-def _sentences(error: ValidationError) -> Iterator[str]:
-    # The input is never shown: it may be a secret.
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        place = "_".join(str(part) for part in problem["loc"] if isinstance(part, str))
-        said: Any = problem["msg"].removeprefix("Value error, ")
-        yield f"{PREFIX}{place.upper()}: {said}" if place else str(said)
+    return read(Settings, environment, "python -m api check-settings --help")
 
 
 def _secret_from(path: Path) -> str:

@@ -1,0 +1,42 @@
+"""What operators see: counters that the audit lines feed, and gauges read when somebody asks.
+
+The hub's state is a metric and no part of readiness, so that an upgrade of JupyterHub takes nothing down.
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from ca.audit import Event
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The metrics of one service; each has its own registry, so that two in one process do not mix."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._events = Counter(
+            "bastion_api_events", "Audit events by name and reason.", ("event", "reason"), registry=self._registry
+        )
+        self._requests = Counter(
+            "bastion_api_requests", "HTTP answers by port and status.", ("port", "status"), registry=self._registry
+        )
+
+    def saw(self, event: Event) -> None:
+        """Count one audit event."""
+        self._events.labels(event.name, getattr(event, "reason", "")).inc()
+
+    def answered(self, port: str, status: int) -> None:
+        """Count one HTTP answer."""
+        self._requests.labels(port, str(status)).inc()
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """Show `value()` as a gauge, read whenever the metrics are."""
+        Gauge(f"bastion_api_{name}", meaning, registry=self._registry).set_function(value)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self._registry)

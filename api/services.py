@@ -1,0 +1,62 @@
+"""Everything that a handler may use, put together once by `api.__main__` and handed to the apps.
+
+Handlers get it as an argument: `services: Injected`. There is no other way to a setting, a door or a key.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.hub import HubClient
+from api.metrics import Metrics
+from api.roster import Roster
+from api.settings import Settings
+from api.store import Store
+from ca.audit import AuditLog, Event
+from ca.policy import Rules
+from ca.signer import Signer
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the running service."""
+
+    settings: Settings
+    rules: Rules
+    hub: HubClient
+    store: Store
+    signer: Signer
+    roster: Roster
+    audit_log: AuditLog
+    metrics: Metrics
+    clock: Clock
+    random_bits: Callable[[int], int]
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.clock()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return int(self.clock() * 1000)
+
+    def audit(self, event: Event) -> None:
+        """Write one audit line, and count it."""
+        self.audit_log.write(event, self.clock())
+        self.metrics.saw(event)
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that answers `request`."""
+    services = request.app.state.services
+    if not isinstance(services, Services):
+        raise TypeError("the app was made without its services")
+    return services
+
+
+Injected = Annotated[Services, Depends(services_of)]
