@@ -1,0 +1,112 @@
+"""Exists because a host key and an environment full of secrets need a folder that is private, and better not on disk.
+
+The folder has a name that stays the same for one server, because a restarted container is the same instance to the
+api and must show the same host key. A name that can be guessed can be occupied: what is not a real folder of our own
+that only we may enter is never used, and a lock tells a dying predecessor's folder from one that is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_HOST_KEY = ("host_key", "host_key.pub")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder of ours, mode 0700, locked for as long as this process lives."""
+
+    path: Path
+    lock: int
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Replace a file at once or not at all; mode 0600. The path."""
+        target = self.path / name
+        fresh = self.path / f".{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as stream:
+            stream.write(content)
+        fresh.replace(target)
+        return target
+
+    def remove(self, *, keep_host_key: bool) -> None:
+        """Delete the folder, or everything in it but the host key."""
+        if not keep_host_key:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for entry in self.path.iterdir():
+            if entry.name not in _HOST_KEY:
+                entry.unlink()
+
+
+def open_storage(key: str, environ: Mapping[str, str]) -> Storage:
+    """The folder for the server named by `key`: in memory where the system has such a place. Raises OSError."""
+    uid = os.getuid()
+    for base in _bases(environ, uid):
+        storage = _claim(base / f"notebook-ssh-{uid}-{key}", uid)
+        if storage is not None:
+            return storage
+        with contextlib.suppress(OSError):
+            return _locked(Path(tempfile.mkdtemp(prefix=f"notebook-ssh-{uid}-", dir=base)))
+    return _locked(Path(tempfile.mkdtemp(prefix=f"notebook-ssh-{uid}-")))
+
+
+def _bases(environ: Mapping[str, str], uid: int) -> list[Path]:
+    bases = []
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and _private(Path(runtime), uid):
+        bases.append(Path(runtime))
+    shared = Path("/dev/shm")  # noqa: S108 - the checks below and in _claim are what makes it safe
+    with contextlib.suppress(OSError):
+        state = shared.lstat()
+        # Without the sticky bit anybody could move our folder away and put another in its place.
+        if stat.S_ISDIR(state.st_mode) and state.st_mode & stat.S_ISVTX and os.access(shared, os.W_OK | os.X_OK):
+            bases.append(shared)
+    return bases
+
+
+def _private(path: Path, uid: int) -> bool:
+    try:
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == uid and not state.st_mode & 0o077
+
+
+def _claim(path: Path, uid: int) -> Storage | None:
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        if not _private(path, uid):
+            return None
+        storage = _locked(path)
+    except OSError:  # not ours, or its owner is still there
+        return None
+    try:
+        same = os.path.samestat(os.fstat(storage.lock), path.lstat())
+    except OSError:  # the predecessor removed it just before it let go
+        same = False
+    if not same:
+        os.close(storage.lock)
+        return None
+    return storage
+
+
+def _locked(path: Path) -> Storage:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return Storage(path=path, lock=lock)
