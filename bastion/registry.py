@@ -9,6 +9,7 @@ connection (which has no pod) and each tunnel to a pod for itself.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +22,8 @@ CLOSE_SECONDS = 5.0
 """How long one session may take to say its sentence and close before it is aborted."""
 
 _CLOSING_AT_ONCE = 256
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Registration(Generic[S]):
 
     def release(self) -> None:
         """The session is over. Does nothing the second time."""
-        self._registry._forget(self)  # noqa: SLF001 - one thing in two classes
+        self._registry._forget(self)
 
     def __enter__(self) -> Self:
         return self
@@ -228,7 +231,9 @@ class Registry(Generic[S]):
             async with self._slots, asyncio.timeout(self._close_seconds):
                 await one.session.close(why)
         except TimeoutError:
-            pass
+            _log.info("session %d did not close in time and was aborted", one.id)
+        except Exception:  # noqa: BLE001 - the root of a task
+            _log.exception("session %d could not be closed and was aborted", one.id)
         finally:
             one.session.abort()
             one.release()

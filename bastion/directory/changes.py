@@ -45,12 +45,11 @@ class Subscription(AsyncIterator[Change]):
         """Add changes behind those that wait."""
         for change in changes:
             identity = _pod(change).identity
-            folded = fold(self._waiting.pop(identity, []), change)
-            if len(self._waiting) >= self._limit:
+            if identity not in self._waiting and len(self._waiting) >= self._limit:
                 self._stuck = True
                 self._waiting.clear()
             if not self._stuck:
-                self._waiting[identity] = folded
+                self._waiting[identity] = fold(self._waiting.get(identity, []), change)
             self._news.set()
 
     def close(self) -> None:

@@ -1,0 +1,26 @@
+"""The one door to the api: what it says about the world, and the certificates it gives the bastion."""
+
+from bastion.authority.client import Authority, Issued, Pace, UnsafeAuthority
+from bastion.authority.errors import AuthorityError, AuthorityRefused, AuthorityUnavailable
+from bastion.authority.hop import Hop, HopCertificates, Proof
+from bastion.authority.secret import Secret, read_secret
+from bastion.authority.state import AuthorityState, Word
+from bastion.authority.store import AuthorityStore
+
+__all__ = [
+    "Authority",
+    "AuthorityError",
+    "AuthorityRefused",
+    "AuthorityState",
+    "AuthorityStore",
+    "AuthorityUnavailable",
+    "Hop",
+    "HopCertificates",
+    "Issued",
+    "Pace",
+    "Proof",
+    "Secret",
+    "UnsafeAuthority",
+    "Word",
+    "read_secret",
+]

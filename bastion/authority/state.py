@@ -1,0 +1,173 @@
+"""What the api says about the world, read strictly: who signs, what is revoked, which servers are enrolled.
+
+Reading is all or nothing where something missing would let somebody in: a revocation or a CA key that cannot
+be read makes the whole answer unusable, and the last good one stays. A pod that cannot be read is dropped
+alone, since without it nobody gets in anywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bastion.authority.errors import AuthorityUnavailable
+from bastion.directory.enrolled import Enrolled, read_enrolled
+from bastion.directory.table import Pod
+from ca.errors import Malformed
+from ca.keys import PublicKey, parse_public_key
+from ca.names import Server, check_zone, parse_login
+from ca.revocation import Revocations
+from ca.trust import TrustedKeys
+
+_MAX_CA_KEYS = 16
+_REVOCATIONS = frozenset({"everyone_before", "serials", "users", "servers"})
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the bastion must know to judge a credential, and when it was told.
+
+    `heard_at` is in seconds of the monotonic clock: when the api, or the file it was remembered in, said so.
+    """
+
+    zone: str
+    trust: TrustedKeys
+    revocations: Revocations
+    heard_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityState:
+    """One answer of `GET /internal/state`.
+
+    `answered_at` is in seconds of the monotonic clock. `heard_seconds_ago` is how long before that the api had
+    last heard JupyterHub; None: never. `dropped` counts enrolled pods that could not be read.
+    """
+
+    version: str
+    zone: str
+    answered_at: float
+    heard_seconds_ago: float | None
+    trust: TrustedKeys
+    revocations: Revocations
+    enrolled: tuple[Pod, ...]
+    dropped: int = 0
+
+    @property
+    def word(self) -> Word:
+        """The part that decides what a credential is worth."""
+        return Word(self.zone, self.trust, self.revocations, self.answered_at)
+
+    @property
+    def hub_heard_at(self) -> float | None:
+        """When JupyterHub was last heard, in seconds of the monotonic clock."""
+        return None if self.heard_seconds_ago is None else self.answered_at - self.heard_seconds_ago
+
+
+def read_state(raw: object, answered_at: float) -> AuthorityState:
+    """Read the JSON of `GET /internal/state`. Raises `AuthorityUnavailable` for anything but its documented form."""
+    body = _mapping(raw, "the answer")
+    version = body.get("version")
+    if not isinstance(version, str) or not version.isprintable() or not 0 < len(version) <= 256:
+        raise AuthorityUnavailable("the api's state has no usable version")
+    enrolled: Enrolled = read_enrolled(body.get("enrolled"))
+    return AuthorityState(
+        version=version,
+        zone=read_zone(body.get("zone")),
+        answered_at=answered_at,
+        heard_seconds_ago=_heard(body.get("heard_seconds_ago", "absent")),
+        trust=read_trust(body.get("trust")),
+        revocations=read_revocations(body.get("revocations")),
+        enrolled=enrolled.pods,
+        dropped=enrolled.dropped,
+    )
+
+
+def read_zone(raw: object) -> str:
+    """The zone of host names."""
+    if not isinstance(raw, str):
+        raise AuthorityUnavailable("the api's state has no zone")
+    try:
+        return check_zone(raw)
+    except Malformed as error:
+        raise AuthorityUnavailable(str(error)) from None
+
+
+def read_trust(raw: object) -> TrustedKeys:
+    """The CA public keys. Each list must have one key at least, and every key must be readable."""
+    body = _mapping(raw, "trust")
+    return TrustedKeys(user=_keys(body, "user"), host=_keys(body, "host"), hop=_keys(body, "hop"))
+
+
+def write_trust(trust: TrustedKeys) -> dict[str, object]:
+    """The JSON that `read_trust` reads."""
+    return {
+        "user": [key.line for key in trust.user],
+        "host": [key.line for key in trust.host],
+        "hop": [key.line for key in trust.hop],
+    }
+
+
+def read_revocations(raw: object) -> Revocations:
+    """What is revoked. An unknown field is a restriction that we would not obey, so it is refused too."""
+    body = _mapping(raw, "revocations")
+    if set(body) != _REVOCATIONS:
+        raise AuthorityUnavailable("the api's revocations have other fields than those known here")
+    serials = body["serials"]
+    if not isinstance(serials, list):
+        raise AuthorityUnavailable("the revoked serials are not a list")
+    try:
+        servers = {parse_login(login): _milliseconds(at) for login, at in _mapping(body["servers"], "servers").items()}
+    except Malformed as error:
+        raise AuthorityUnavailable(f"a revoked server cannot be read: {error}") from None
+    return Revocations(
+        everyone_before=_milliseconds(body["everyone_before"]),
+        serials=frozenset(_serial(serial) for serial in serials),
+        users={user: _milliseconds(at) for user, at in _mapping(body["users"], "users").items()},
+        servers=servers,
+    )
+
+
+def write_revocations(revocations: Revocations) -> dict[str, object]:
+    """The JSON that `read_revocations` reads."""
+    servers: Mapping[Server, int] = revocations.servers
+    return {
+        "everyone_before": revocations.everyone_before,
+        "serials": [str(serial) for serial in sorted(revocations.serials)],
+        "users": dict(revocations.users),
+        "servers": {server.login: at for server, at in servers.items()},
+    }
+
+
+def _mapping(raw: object, what: str) -> dict[str, object]:
+    if not isinstance(raw, dict):
+        raise AuthorityUnavailable(f"{what} in the api's state is not an object")
+    return raw
+
+
+def _keys(body: dict[str, object], kind: str) -> tuple[PublicKey, ...]:
+    lines = body.get(kind)
+    if not isinstance(lines, list) or not 0 < len(lines) <= _MAX_CA_KEYS:
+        raise AuthorityUnavailable(f"the api's state names no usable {kind} CA keys")
+    try:
+        return tuple(parse_public_key(line if isinstance(line, str) else "") for line in lines)
+    except Malformed:
+        raise AuthorityUnavailable(f"a {kind} CA key in the api's state cannot be read") from None
+
+
+def _heard(raw: object) -> float | None:
+    if raw is None:
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 <= raw < float("inf"):
+        raise AuthorityUnavailable("the api does not say when it last heard JupyterHub")
+    return float(raw)
+
+
+def _milliseconds(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw < 1 << 63:
+        raise AuthorityUnavailable("a revocation's time cannot be read")
+    return raw
+
+
+def _serial(raw: object) -> int:
+    if not isinstance(raw, str) or not raw.isascii() or not raw.isdigit() or len(raw) > 20:
+        raise AuthorityUnavailable("a revoked serial cannot be read")
+    return int(raw)
