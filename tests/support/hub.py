@@ -77,6 +77,8 @@ class Hub:
     """Seconds between two looks of the hub at its servers' processes; JupyterHub's default."""
     pod_side: Path = ROOT / "deploy" / "notebook" / "jupyterhub_bastion_notebook"
     pod_environment: Mapping[str, str] = field(default_factory=dict)
+    existing_form: bool = False
+    """True: the administrator has a spawn form and hooks already."""
     log_level: str = "INFO"
     public_url: str = ""
     """Where the api is said to be; the OAuth redirect goes there. Default: a free port on loopback."""
@@ -127,7 +129,7 @@ class Hub:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGKILL),
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - calls nothing but prctl
             )
         self._wait_until_it_answers(self._process)
 
@@ -203,6 +205,7 @@ class Hub:
             ),
             "server_args": server_args,
             "public_url": self.public_url,
+            "existing_form": self.existing_form,
             "pod_side": str(self.pod_side),
             "pod_environment": dict(self.pod_environment),
         }
@@ -247,7 +250,7 @@ class Hub:
     async def start_server(
         self, user: str, name: str = "", *, ssh: object = False, wait: bool = True, **options: Any
     ) -> dict[str, Any]:
-        """Start a server and wait until it is ready; `ssh` is what the check box sends, `options` the rest of the form."""
+        """Start a server and wait until it is ready; `ssh`: the check box, `options`: the rest of the form."""
         await self.user(user)
         await self._done("POST", self._server_path(user, name), json={"enable_ssh": ssh, **options})
         with anyio.fail_after(LIMIT):

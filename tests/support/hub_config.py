@@ -1,5 +1,8 @@
 """Why: the configuration of the JupyterHub that the tests start; what varies comes from the JSON file named below."""
 
+# mypy: ignore-errors
+# It runs where JupyterHub is installed, which is not where the types are checked.
+
 import json
 import os
 import sys
@@ -61,6 +64,22 @@ c.Spawner.poll_interval = given["poll_interval"]
 c.Spawner.environment = {given["marker"]: given["marker_value"]}
 c.Spawner.cmd = given["server_command"]
 c.Spawner.args = given["server_args"]
+
+if given["existing_form"]:
+
+    def size_from_form(form_data):
+        return {"size": form_data["size"][0]}
+
+    def apply_size(spawner, user_options):
+        spawner.environment = {**spawner.environment, "SIZE_FROM_FORM": user_options.get("size", "")}
+
+    def note_the_hook(spawner):
+        spawner.environment = {**spawner.environment, "HOOK_RAN": "yes"}
+
+    c.Spawner.options_form = '<input name="size">'
+    c.Spawner.options_from_form = size_from_form
+    c.Spawner.apply_user_options = apply_size
+    c.Spawner.pre_spawn_hook = note_the_hook
 
 c.JupyterHub.services = [
     {"name": "the-tests", "api_token": given["admin_token"], "admin": True},

@@ -44,7 +44,7 @@ def marked(variable: str, value: str) -> list[int]:
     return found
 
 
-def end_marked(variable: str, value: str, grace: float = 5.0) -> None:
+def end_marked(variable: str, value: str, grace: float = 10.0) -> None:
     """SIGTERM to all of them, SIGKILL to those that are there after `grace` seconds; returns when none is left."""
     for by, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
         for pid in marked(variable, value):

@@ -1,0 +1,139 @@
+"""Why: `configure` is added to configurations that others wrote; it must add to them and take nothing away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.hub import Release, binaries
+
+TOKEN = "t" * 32
+Ask = Callable[[str, Any], Any]
+
+
+@pytest.fixture(scope="module")
+def ask(hub_release: Release) -> Iterator[Ask]:
+    """Runs a function of `deploy/hub` in the environment of the release under test."""
+    with subprocess.Popen(
+        [binaries(hub_release) / "python", Path(__file__).with_name("configured.py")],
+        env={"PATH": os.defpath},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        to, answers = process.stdin, process.stdout
+
+        def run(function: str, argument: Any) -> Any:
+            print(json.dumps([function, argument]), file=to, flush=True)
+            return json.loads(answers.readline())
+
+        yield run
+
+
+@pytest.fixture
+def configured(ask: Ask) -> Any:
+    """What `configure` makes of a configuration."""
+
+    def run(
+        config: dict[str, Any] | None = None,
+        appended: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+        **arguments: Any,
+    ) -> Any:
+        environment = {"SSH_BASTION_HUB_TOKEN": TOKEN} if environment is None else environment
+        given = {"config": config or {}, "appended": appended or {}, "environment": environment}
+        return ask("configure", {**given, "arguments": arguments})
+
+    return run
+
+
+USER_SCOPES = {"access:services!service=ssh", "custom:ssh:connect!user"}
+
+
+def granted(result: dict[str, Any]) -> set[str]:
+    """The scopes that users get in addition to their own, wherever the release wants them written."""
+    roles = [role for role in result["roles"] if role["name"] == "user"]
+    return set(result["scopes"]) | {scope for role in roles for scope in role.get("scopes", ())}
+
+
+def test_an_empty_configuration_gets_the_service_and_the_least_that_it_needs(configured: Any) -> None:
+    result = configured()
+    (service,) = result["services"]
+    assert service["api_token"] == TOKEN
+    assert service["oauth_client_id"] == "service-ssh"
+    assert service["oauth_redirect_uri"] == "https://ssh.example.org/oauth_callback"
+    (role,) = [role for role in result["roles"] if role.get("services") == ["ssh"]]
+    assert role["scopes"] == ["list:users", "read:servers", "read:users:groups", "read:users:shares"]
+    assert granted(result) - {"self"} == USER_SCOPES
+    assert result["custom_scopes"] == ["custom:ssh:connect"]
+    assert result["spawner"][1] == "LocalProcessSpawner"
+
+
+def test_what_was_there_stays(configured: Any) -> None:
+    result = configured(
+        config={
+            "services": [{"name": "theirs"}],
+            "load_roles": [{"name": "theirs", "services": ["theirs"], "scopes": ["list:users"]}],
+            "custom_scopes": {"custom:theirs:read": {"description": "Read."}},
+            "spawner_class": "simple",
+        }
+    )
+    assert [service["name"] for service in result["services"]] == ["theirs", "ssh"]
+    assert "theirs" in [role["name"] for role in result["roles"]]
+    assert result["custom_scopes"] == ["custom:ssh:connect", "custom:theirs:read"]
+    assert result["spawner"][1] == "SimpleLocalProcessSpawner"
+
+
+def test_what_was_only_added_to_the_defaults_stays_too(configured: Any) -> None:
+    result = configured(appended={"services": [{"name": "theirs"}], "load_roles": [{"name": "r", "scopes": []}]})
+    assert [service["name"] for service in result["services"]] == ["theirs", "ssh"]
+    assert "r" in [role["name"] for role in result["roles"]]
+
+
+def test_a_user_role_that_the_administrator_spelled_out_is_extended_not_replaced(configured: Any) -> None:
+    theirs = {"name": "user", "scopes": ["self", "list:groups"], "description": "theirs"}
+    result = configured(config={"load_roles": [theirs]})
+    (role,) = [role for role in result["roles"] if role["name"] == "user"]
+    assert set(role["scopes"]) == {"self", "list:groups"} | USER_SCOPES
+    assert role["description"] == "theirs"
+    assert result["scopes"] == []
+
+
+def test_a_user_role_without_scopes_keeps_its_defaults(configured: Any) -> None:
+    result = configured(config={"load_roles": [{"name": "user", "description": "theirs"}]})
+    assert granted(result) >= USER_SCOPES
+    assert len([role for role in result["roles"] if role["name"] == "user"]) == 1
+
+
+def test_sharing_is_granted_only_when_asked_for(configured: Any) -> None:
+    assert granted(configured(sharing=True)) - granted(configured()) == {"shares!user"}
+
+
+def test_another_service_name_reaches_every_scope(configured: Any) -> None:
+    result = configured(service="shell")
+    assert granted(result) - {"self"} == {"access:services!service=shell", "custom:shell:connect!user"}
+    assert result["services"][0]["oauth_client_id"] == "service-shell"
+
+
+@pytest.mark.parametrize("environment", [{}, {"SSH_BASTION_HUB_TOKEN": "short"}])
+def test_without_a_proper_token_nothing_is_configured(configured: Any, environment: dict[str, str]) -> None:
+    assert "fewer than 32 characters" in configured(environment=environment)["error"]
+
+
+def test_the_token_may_be_in_a_file(configured: Any, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("f" * 40 + "\n")
+    assert configured(environment={}, api_token_file=str(file))["services"][0]["api_token"] == "f" * 40
+
+
+@pytest.mark.parametrize("text", ["2026-11-21T23:12:26.279903", "2026-11-21T23:12:26.279903+00:00"])
+def test_the_instance_is_the_exact_microsecond(ask: Ask, text: str) -> None:
+    assert ask("instance_id", text) == 1795302746279903
