@@ -8,6 +8,8 @@ and two lower-case hex digits, and every parser accepts only what the formatter 
     principal    quote(owner)/quote(name):instance     alice/:1763…, alice/gpu:1763…
     host name    login name . zone                     alice+gpu.hub
 
+A `-` at the beginning is quoted too: ssh takes no login or host name that begins like one of its options.
+
 No raw string naming a server travels past this module.
 """
 
@@ -18,27 +20,36 @@ from datetime import UTC, datetime, timedelta
 from ca.errors import MalformedName
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
+_ALL_PLAIN = re.compile(r"(?:[a-z0-9._][a-z0-9._-]*)?")
 _QUOTED = re.compile(r"(?:[a-z0-9._-]|=[0-9a-f]{2})+")
 _INSTANCE = re.compile(r"[1-9][0-9]{0,18}")
 _ZONE = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_STARTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-MAX_NAME_BYTES = 255
+MAX_NAME_LENGTH = 255
 """JupyterHub stores user and server names in 255 characters; longer ones are refused."""
+_MAX_TYPED = 2 * MAX_NAME_LENGTH + 1
+_MAX_SPLITS = 8
 
 
 def quote(text: str) -> str:
     """Write `text` with only `a-z0-9._-` and `=xx`. Raises `MalformedName` for text that is not Unicode."""
+    if _ALL_PLAIN.fullmatch(text):
+        return text
     try:
         raw = text.encode("utf-8")
     except UnicodeEncodeError:
         raise MalformedName("The name holds characters that are not valid Unicode.") from None
-    return "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in raw)
+    quoted = "".join(chr(byte) if byte in _PLAIN else f"={byte:02x}" for byte in raw)
+    return f"=2d{quoted[1:]}" if quoted.startswith("-") else quoted
 
 
 def unquote(text: str) -> str:
     """The text that `quote` wrote. Raises `MalformedName` for anything that `quote` would not have written."""
-    if text and not _QUOTED.fullmatch(text):
+    if _ALL_PLAIN.fullmatch(text):
+        return text
+    if not _QUOTED.fullmatch(text):
         raise MalformedName("The name is not quoted as jupyterhub-bastion quotes names.")
     raw = re.sub(rb"=([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), text.encode("ascii"))
     try:
@@ -61,8 +72,9 @@ class Server:
         if not self.owner:
             raise MalformedName("A server needs an owner.")
         for text in (self.owner, self.name):
-            if len(quote(text)) > 3 * MAX_NAME_BYTES:
-                raise MalformedName(f"Names longer than {MAX_NAME_BYTES} bytes are not accepted.")
+            if len(text) > MAX_NAME_LENGTH:
+                raise MalformedName(f"Names longer than {MAX_NAME_LENGTH} characters are not accepted.")
+            quote(text)
 
     @property
     def login(self) -> str:
@@ -118,8 +130,10 @@ def login_candidates(typed: str) -> tuple[Server, ...]:
         found.append(parse_login(typed))
     except MalformedName:
         pass
-    splits = [(typed, "")] + [(typed[:at], typed[at + 1 :]) for at, char in enumerate(typed[:-1]) if char == "+"]
-    for owner, name in splits[:9]:
+    if len(typed) > _MAX_TYPED:
+        return tuple(found)
+    pluses = [at for at, char in enumerate(typed[:-1]) if char == "+"][:_MAX_SPLITS]
+    for owner, name in [(typed, ""), *((typed[:at], typed[at + 1 :]) for at in pluses)]:
         try:
             found.append(Server(owner, name))
         except MalformedName:
@@ -152,13 +166,16 @@ def check_zone(zone: str, *own_hosts: str) -> str:
     if not _ZONE.fullmatch(zone):
         raise MalformedName(f"The zone {zone!r} is not a lower-case domain name.")
     for host in own_hosts:
-        if host == zone or host.endswith(f".{zone}"):
+        if f".{host.lower().rstrip('.')}".endswith(f".{zone}"):
             raise MalformedName(f"The zone {zone!r} contains our own host {host!r}: choose another zone.")
     return zone
 
 
 def instance_id(started: str) -> int:
     """JupyterHub's `started` (ISO 8601, UTC) in microseconds since the epoch, exactly. Raises `MalformedName`."""
+    # Python alone reads more: dates without a time, text after a NUL, digits beyond microseconds, which it drops.
+    if not _STARTED.fullmatch(started):
+        raise MalformedName("JupyterHub's start time cannot be read.")
     try:
         moment = datetime.fromisoformat(started)
     except ValueError:
