@@ -7,7 +7,7 @@ or believed, and long answers are parsed in slices so that nobody else waits for
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -18,6 +18,7 @@ from ca.errors import BastionError
 from ca.keys import AuthorizedKey, parse_authorized_keys
 
 _SLICE_LINES = 32
+_SLICE_CHARS = 32 << 10
 
 
 class KeysUnavailable(BastionError):
@@ -26,7 +27,11 @@ class KeysUnavailable(BastionError):
 
 @dataclass(frozen=True, slots=True)
 class PodLimits:
-    """What one pod may cost. `max_lines` counts every line, since unreadable ones cost time too."""
+    """What one pod may cost.
+
+    A longer time or answer is no answer; of an answer with more lines or keys the first ones count. Unreadable
+    lines count too, since they cost the same time.
+    """
 
     seconds: float = 3.0
     max_bytes: int = 1 << 20
@@ -56,8 +61,7 @@ class PodKeys:
         """The keys that the pod lists now. Raises `KeysUnavailable`, at the latest after the time-out."""
         try:
             async with asyncio.timeout(self._limits.seconds):
-                text = await self._get(_url(pod))
-                return await _parse(text.splitlines(), self._limits)
+                return await _parse(await self._get(_url(pod)), self._limits)
         except TimeoutError:
             raise KeysUnavailable(f"no answer within {self._limits.seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -80,16 +84,27 @@ class PodKeys:
             raise KeysUnavailable("an answer that is not text") from None
 
 
-async def _parse(lines: Sequence[str], limits: PodLimits) -> tuple[AuthorizedKey, ...]:
-    if len(lines) > limits.max_lines:
-        raise KeysUnavailable(f"more than {limits.max_lines} lines")
+async def _parse(text: str, limits: PodLimits) -> tuple[AuthorizedKey, ...]:
     found: list[AuthorizedKey] = []
-    for at in range(0, len(lines), _SLICE_LINES):
-        found += parse_authorized_keys("\n".join(lines[at : at + _SLICE_LINES]))
-        if len(found) > limits.max_keys:
-            raise KeysUnavailable(f"more than {limits.max_keys} keys")
-        await asyncio.sleep(0)
+    for lines in _slices(text.splitlines()[: limits.max_lines]):
+        found += parse_authorized_keys("\n".join(lines), max_keys=limits.max_keys - len(found))
+        if len(found) >= limits.max_keys:
+            break
+        await asyncio.sleep(0)  # others have their turn, and the time-out its say
     return tuple(found)
+
+
+def _slices(lines: list[str]) -> Iterator[list[str]]:
+    """Groups of lines that are read within a few milliseconds each."""
+    group: list[str] = []
+    size = 0
+    for line in lines:
+        group.append(line)
+        size += len(line)
+        if len(group) >= _SLICE_LINES or size >= _SLICE_CHARS:
+            yield group
+            group, size = [], 0
+    yield group
 
 
 def _url(pod: Pod) -> str:
