@@ -210,7 +210,7 @@ class Roster:
     def _remake(self) -> bool:
         """Make the state anew if what it is made from changed; True when it differs from before."""
         made_from = (self._store.snapshot, self._signer.public)
-        if self._made_from is not None and all(a is b for a, b in zip(made_from, self._made_from, strict=True)):
+        if self._made_from is not None and made_from[0] is self._made_from[0] and made_from[1] == self._made_from[1]:
             return False
         self._made_from = made_from
         body = self._body()

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.hub import HubClient
+from api.keywatch import KeyWatch
 from api.metrics import Metrics
 from api.roster import Roster
 from api.settings import Settings
@@ -31,6 +32,7 @@ class Services:
     hub: HubClient
     store: Store
     signer: Signer
+    keys: KeyWatch
     roster: Roster
     audit_log: AuditLog
     metrics: Metrics

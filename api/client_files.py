@@ -1,0 +1,54 @@
+"""The text files that an SSH client needs, made from settings and public keys alone.
+
+`known_hosts` is one line for the bastion and every server behind it. `ssh_config` makes `ssh alice.hub`,
+`ssh alice+gpu.hub`, `scp`, `git` and editors work by name, through the bastion and end to end.
+"""
+
+from collections.abc import Iterable
+
+from api.settings import BastionSettings
+from ca.keys import PublicKey
+
+STANDARD_PORT = 22
+
+
+def authority_lines(keys: Iterable[PublicKey]) -> str:
+    """Public CA keys, one a line, as sshd's `TrustedUserCAKeys` reads them."""
+    return "".join(f"{key.line}\n" for key in keys)
+
+
+def known_hosts(bastion: BastionSettings, zone: str, keys: Iterable[PublicKey]) -> str:
+    """`@cert-authority` lines: one for each host CA key, naming the bastion and the whole zone.
+
+    OpenSSH reads every line that matches, so the keys of a rotation stand beside each other.
+    """
+    names = [_known_host(host, bastion.port) for host in bastion.hosts]
+    pattern = ",".join((*names, f"*.{zone}"))
+    return "".join(f"@cert-authority {pattern} {key.line}\n" for key in keys)
+
+
+def ssh_config(bastion: BastionSettings, zone: str, public_url: str) -> str:
+    """A file for `Include`, or for `ssh -F`. The user name is the server's login name, taken from the host name."""
+    return f"""\
+# SSH into JupyterHub servers: ssh alice.{zone}, ssh alice+gpu.{zone}
+# Keep this file as ~/.ssh/jupyterhub_config and write at the top of ~/.ssh/config:
+#     Include ~/.ssh/jupyterhub_config
+# Host keys: curl -fsS {public_url}/known_hosts -o ~/.ssh/jupyterhub_known_hosts
+# Get a certificate at {public_url}/ and keep it beside your key, as the page says.
+
+Host jupyterhub-bastion
+    HostName {bastion.hosts[0]}
+    Port {bastion.port}
+    User {bastion.jump_login}
+    UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
+    StrictHostKeyChecking yes
+
+Host *.{zone}
+    ProxyJump jupyterhub-bastion
+    UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
+    StrictHostKeyChecking yes
+"""
+
+
+def _known_host(host: str, port: int) -> str:
+    return host if port == STANDARD_PORT else f"[{host}]:{port}"

@@ -1,0 +1,45 @@
+"""For anyone: the public trust material. For operators: is it alive, is it ready."""
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from api.client_files import authority_lines, known_hosts, ssh_config
+from api.edge import problem
+from api.services import Injected
+
+router = APIRouter()
+
+
+@router.get("/ca.pub", tags=["trust"], summary="Keys that sign people", response_class=PlainTextResponse)
+async def get_ca(services: Injected) -> str:
+    """The public keys of the user CA, as `TrustedUserCAKeys` of an sshd reads them."""
+    return authority_lines(services.signer.public.user)
+
+
+@router.get("/known_hosts", tags=["trust"], summary="Whom SSH clients trust", response_class=PlainTextResponse)
+async def get_known_hosts(services: Injected) -> str:
+    """`@cert-authority` lines for `~/.ssh/known_hosts`: no host-key question is asked ever again."""
+    settings = services.settings
+    return known_hosts(settings.bastion, settings.zone, services.signer.public.host)
+
+
+@router.get("/ssh_config", tags=["trust"], summary="Settings for SSH clients", response_class=PlainTextResponse)
+async def get_ssh_config(services: Injected) -> str:
+    """A file to `Include` in `~/.ssh/config`."""
+    settings = services.settings
+    return ssh_config(settings.bastion, settings.zone, settings.public_url)
+
+
+@router.get("/healthz", tags=["operators"], summary="Alive", response_class=PlainTextResponse)
+async def get_health() -> str:
+    """Answers while the process does."""
+    return "ok\n"
+
+
+@router.get("/readyz", tags=["operators"], summary="Ready: keys and database", response_model=None)
+async def get_ready(services: Injected) -> Response:
+    """Ready means that certificates can be signed and recorded. JupyterHub's state is a metric and no part of it."""
+    trouble = services.keys.problem or services.store.problem
+    if trouble is not None:
+        return problem(503, "not_ready", trouble)
+    return JSONResponse({"ready": True})

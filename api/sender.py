@@ -1,0 +1,55 @@
+"""What a request says about who sent it: the address, and the token. Nothing here is believed further than that."""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from fastapi import Request
+
+from api.errors import Refused
+from api.settings import Network
+from ca.errors import Reason, Refusal
+
+_AUTHORIZATION = re.compile(r"(?i:token|bearer) +([\x21-\x7e]{1,4096}) *")
+_NO_TOKEN = Refusal(
+    Reason.INVALID_TOKEN, "Send a token in the Authorization header: `Authorization: token …` or `Bearer …`."
+)
+
+
+def bearer(request: Request) -> str:
+    """The token of the `Authorization` header. Raises `Refused` where there is none."""
+    found = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
+    if found is None:
+        raise Refused(_NO_TOKEN)
+    return found[1]
+
+
+def peer_of(request: Request, trusted_proxies: Iterable[Network]) -> str | None:
+    """The address that sent this request; None where it is not known.
+
+    `X-Forwarded-For` counts only as far as trusted proxies wrote it: from the right, the first address that is not
+    one of theirs. Whatever stands further left was sent by that very address.
+    """
+    if request.client is None or (peer := plain_address(request.client.host)) is None:
+        return None
+    trusted = tuple(trusted_proxies)
+    told = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    while told and _among(peer, trusted):
+        hop = plain_address(told.pop().strip())
+        if hop is None:
+            return peer
+        peer = hop
+    return peer
+
+
+def plain_address(text: str) -> str | None:
+    """An IP address in its one canonical form (`::ffff:10.0.0.1` is `10.0.0.1`), None for anything else."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def _among(address: str, networks: tuple[Network, ...]) -> bool:
+    return any(ipaddress.ip_address(address) in network for network in networks)
