@@ -9,6 +9,7 @@ happened before. All calls come from the event loop's thread. The `decide_…` f
 """
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from bastion.relay.meanings import Asked, Opened, Requested
@@ -21,6 +22,42 @@ class RelayRefused(BastionError):
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+
+
+class PodTrouble(Enum):
+    """Why `connect_pod` failed."""
+
+    UNREACHABLE = "unreachable"
+    """Nothing answers at the address, or not in time."""
+    WRONG_HOST_KEY = "wrong_host_key"
+    """What answers is not the pod that was asked for."""
+    LOGIN_REFUSED = "login_refused"
+    """The pod's sshd does not take the hop certificate."""
+    PROTOCOL = "protocol"
+    """What answers does not speak SSH as we do."""
+
+
+class PodFailure(BastionError):
+    """The pod could not be connected to. `detail` is for the log of the bastion's operator, not for the person."""
+
+    def __init__(self, trouble: PodTrouble, detail: str) -> None:
+        super().__init__(f"{trouble.value}: {detail}")
+        self.trouble = trouble
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class HostTrust:
+    """Whom a pod's sshd must prove to be.
+
+    A host certificate by one of `authorities` (wire format), in its time, that names `name` among its principals and,
+    where `key` is given, holds exactly that key. With `bare`, the key alone, without a certificate, does as well.
+    """
+
+    name: str
+    authorities: frozenset[bytes] = field(repr=False)
+    key: bytes | None = field(default=None, repr=False)
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

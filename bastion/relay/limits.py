@@ -53,8 +53,8 @@ class Algorithms:
     signatures: tuple[str, ...]
     host_keys: tuple[str, ...]
     """Accepted from pods: certificates first, then bare keys."""
-    compression: tuple[str, ...] = ("none", "zlib@openssh.com")
-    """The second only starts after authentication."""
+    compression: tuple[str, ...] = ("none",)
+    """Not by default: a packet of 256 KB can unpack to 256 MB. Clients that ask for compression go on without."""
 
 
 _KEX = (
@@ -89,7 +89,7 @@ def default_algorithms(*, fast_aes: bool) -> Algorithms:
     """The lists for a machine with (`fast_aes`) or without AES instructions.
 
     With them chacha20 is not offered: OpenSSH's clients prefer it, and it costs the bastion about twice as much.
-    Without them it comes first. No SHA-1, no encrypt-and-MAC, no compression before authentication.
+    Without them it comes first. No SHA-1, no encrypt-and-MAC, no compression.
     """
     ciphers = _GCM + _CTR if fast_aes else ("chacha20-poly1305@openssh.com", *_GCM, *_CTR)
     certificates = tuple(f"{name}-cert-v01@openssh.com" for name in _HOST_KEYS)

@@ -1,0 +1,181 @@
+"""One `direct-tcpip` channel joined to one TCP connection: jump mode.
+
+The bastion cannot read what goes through, so this is bytes, half-close and backpressure, and nothing else. Unlike two
+joined channels, TCP says nothing about windows: bytes for the socket count as taken when its buffer has room, and
+bytes for the channel that its window does not take wait here, at most one read, while the socket is not read.
+"""
+
+# ruff: noqa: ARG002 - both ends of a channel answer the same calls, whether they need every argument or not
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from bastion.relay.answers import Slot
+
+_DATA = 94  # SSH_MSG_CHANNEL_DATA
+_HEAD = 4  # the length before the bytes
+
+
+class Channel(Protocol):
+    """The client's end of the channel."""
+
+    def data(self, kind: int, size: int, body: bytes) -> None: ...
+    def opened(self, window: int, packet: int, extra: bytes) -> None: ...
+    def widen(self, more: int) -> None: ...
+    def eof(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class TunnelEnd(asyncio.Protocol):
+    """The TCP connection, as the far end of a channel."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        offered: int,
+        packet: int,
+        window: int,
+        buffered: int,
+        ended: Callable[["TunnelEnd"], None],
+    ) -> None:
+        self._channel = channel
+        self._on_end = ended
+        self._room = offered  # what the client takes
+        self._packet = max(packet, 1)
+        self._window = window
+        self._buffered = buffered
+        self._taken = 0  # bytes to be granted to the client again
+        self._waiting = b""
+        self._transport: asyncio.Transport | None = None
+        self._full = self._held = self._ended = self._lost = self._got_eof = False
+
+    # the socket's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected; nothing is read until `start`, since the channel is not confirmed yet."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a tunnel needs a stream")
+        self._transport = transport
+        transport.set_write_buffer_limits(high=min(self._buffered, self._window))
+        transport.pause_reading()
+
+    def start(self) -> None:
+        """The channel may be confirmed to the client now."""
+        self._channel.opened(self._window, self._packet, b"")
+        self._read_or_not()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes for the client."""
+        self._waiting += data
+        self._flush()
+
+    def eof_received(self) -> bool:
+        """The server sends no more; the connection stays open for what the client still sends."""
+        self._ended = True
+        self._flush()
+        return True
+
+    def pause_writing(self) -> None:
+        """The server does not read fast enough: the client is granted nothing more."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._full = False
+        self._grant()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The TCP connection is over; what the client has not taken yet is still delivered."""
+        self._ended = self._lost = True
+        self._flush()
+        self._on_end(self)
+
+    # the channel's side
+
+    def data(self, kind: int, size: int, body: bytes) -> None:
+        """Bytes from the client. Extended data has no meaning in a tunnel and is dropped."""
+        self._taken += size
+        if kind == _DATA and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(body[_HEAD:])
+        self._grant()
+
+    def widen(self, more: int) -> None:
+        """The client takes more."""
+        self._room = min(self._room + more, 0xFFFFFFFF)
+        self._flush()
+
+    def eof(self) -> None:
+        """The client sends no more."""
+        self._got_eof = True
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._ended:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def request(self, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
+        """A tunnel has nothing to ask for."""
+        if slot is not None:
+            slot.answer(100)  # SSH_MSG_CHANNEL_FAILURE
+
+    def close(self) -> None:
+        """The client closed the channel or is gone. What it sent is still written."""
+        self._waiting = b""
+        self._channel.close()
+        if self._transport is not None:
+            self._transport.close()
+
+    def opened(self, window: int, packet: int, extra: bytes) -> None:
+        """Never called: a tunnel's channel is confirmed by `start`."""
+
+    def refused(self, code: int, text: str, language: str) -> None:
+        """Never called, as above."""
+
+    def speak(self, wanted: int) -> int:
+        """A tunnel carries nothing of ours."""
+        return 0
+
+    def hold(self) -> None:
+        """The client's connection is full: stop reading."""
+        self._held = True
+        self._read_or_not()
+
+    def release(self) -> None:
+        """It has room again."""
+        self._held = False
+        self._flush()
+
+    def abort(self) -> None:
+        """Cut it."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _flush(self) -> None:
+        while self._waiting and self._room and not self._held:
+            chunk = self._waiting[: min(self._room, self._packet)]
+            self._waiting = self._waiting[len(chunk) :]
+            self._room -= len(chunk)
+            self._channel.data(_DATA, len(chunk), len(chunk).to_bytes(4, "big") + chunk)
+        self._read_or_not()
+        if self._ended and not self._waiting:
+            self._channel.eof()
+            if self._lost:
+                self._channel.close()
+            elif self._got_eof and self._transport is not None:
+                self._transport.close()
+
+    def _grant(self) -> None:
+        if self._taken and not self._full and self._taken >= self._window // 4:
+            taken, self._taken = self._taken, 0
+            self._channel.widen(taken)
+
+    def _read_or_not(self) -> None:
+        if self._transport is None or self._lost or self._ended:
+            return
+        if self._waiting or self._held:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()

@@ -1,0 +1,70 @@
+"""The door to the only room that touches asyncssh's internals.
+
+asyncssh has public call-backs for sessions and forwards, but a relay on them loses what they do not carry: unknown
+requests, commands that are not UTF-8, the order of replies, the pod's own refusals. So these modules stand on
+how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod` and `wire_channel`. Its version is pinned, and
+`tests/bastion/relay/test_wire_contract.py` lists each private name with what we rely on; read it before an upgrade.
+
+What is relied on:
+
+- a connection finds the handler of a message in the class's `_packet_handlers`, and calls it with
+  (self, type, sequence number, packet); it calls `process_packet`, `process_open_confirmation`, `process_open_failure`
+  and `process_connection_close` of what `add_channel` was given;
+- `validate_public_key` decides alone whether a key proves a login, `send_userauth_success` and `_failure` are
+  the only ways out of authentication, `reload_config` is called before;
+- `_transport` is None once the connection is being cut; `_force_close` (behind `abort`) then ends in the owner's
+  `connection_lost`;
+- `_kex_complete` is false while packets are kept for later, and `send_newkeys` sends them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import asyncssh
+
+from bastion.relay.front import ClientLink, Front, HostTrust
+from bastion.relay.limits import Algorithms, RelayLimits
+from bastion.relay.wire_client import ClientOwner, ClientSide
+from bastion.relay.wire_options import HostKey, PodLogin, server_options
+from bastion.relay.wire_pod import PodSide
+from bastion.relay.wire_pod import connect_pod as _connect_pod
+
+__all__ = ["ClientSide", "Entrance", "HostKey", "PodLogin", "PodSide", "connect_pod"]
+
+
+class Entrance:
+    """Makes the protocol for each new TCP connection: give it to `loop.create_server`."""
+
+    def __init__(
+        self,
+        front: Callable[[ClientLink], Front],
+        host_keys: Sequence[HostKey],
+        limits: RelayLimits,
+        algorithms: Algorithms,
+    ) -> None:
+        self._front = front
+        self._limits = limits
+        self._algorithms = algorithms
+        self._options = self._made(host_keys)
+
+    def present(self, host_keys: Sequence[HostKey]) -> None:
+        """From the next connection on, show these host keys and certificates."""
+        self._options = self._made(host_keys)
+
+    def __call__(self) -> ClientSide:
+        """The protocol of one connection, with a front of its own."""
+        return ClientSide(self._front, self._options, self._limits)
+
+    def _made(self, host_keys: Sequence[HostKey]) -> asyncssh.SSHServerConnectionOptions:
+        return server_options(ClientOwner, host_keys, self._limits, self._algorithms)
+
+
+async def connect_pod(
+    link: ClientLink, address: str, port: int, *, login: PodLogin, trust: HostTrust, algorithms: Algorithms
+) -> PodSide:
+    """Connect to the pod's sshd at an IP address on behalf of `link`, check its host key, and log in.
+
+    For `Front.upstream`. Limits are those of the client's connection. Raises `PodFailure`.
+    """
+    if not isinstance(link, ClientSide):
+        raise TypeError("the link must be the one that the front was made with")
+    return await _connect_pod(link, address, port, login=login, trust=trust, algorithms=algorithms)

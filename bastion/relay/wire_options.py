@@ -1,0 +1,142 @@
+"""The options of both connections, every one that matters written out.
+
+asyncssh's defaults read the process's own `~/.ssh`, its agent and its host name (a DNS look-up), offer SHA-1 and set no
+keepalive. This is the one place where options are made; nothing here is private to asyncssh.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import asyncssh
+from asyncssh.kex import get_kex_algs
+from asyncssh.public_key import SSHLocalKeyPair
+
+from bastion.relay.limits import Algorithms, RelayLimits
+
+VERSION = "jupyterhub-bastion"
+"""What stands in the identification string: a name, no version."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """One of the bastion's host keys, with its certificate where it has one."""
+
+    key: asyncssh.SSHKey = field(repr=False)
+    certificate: asyncssh.SSHCertificate | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PodLogin:
+    """How the bastion logs in at a pod."""
+
+    username: str
+    key: asyncssh.SSHKey = field(repr=False)
+    certificate: asyncssh.SSHCertificate | None = field(default=None, repr=False)
+
+
+def server_options(
+    owner: Callable[[], asyncssh.SSHServer], host_keys: Sequence[HostKey], limits: RelayLimits, algorithms: Algorithms
+) -> asyncssh.SSHServerConnectionOptions:
+    """For connections from clients. Public keys only; everything that asyncssh would do for a session is off."""
+    return asyncssh.SSHServerConnectionOptions(
+        server_factory=owner,
+        server_host_keys=[
+            (host.key, host.certificate) if host.certificate is not None else host.key for host in host_keys
+        ],
+        send_server_host_keys=False,
+        server_version=VERSION,
+        config=None,
+        host_based_auth=False,
+        public_key_auth=True,
+        kbdint_auth=False,
+        password_auth=False,
+        authorized_client_keys=None,
+        known_client_hosts=None,
+        trust_client_host=False,
+        gss_host=None,
+        gss_kex=False,
+        gss_auth=False,
+        allow_pty=False,
+        line_editor=False,
+        agent_forwarding=False,
+        x11_forwarding=False,
+        allow_scp=False,
+        sftp_factory=None,
+        process_factory=None,
+        session_factory=None,
+        rdns_lookup=False,
+        encoding=None,
+        utf8_decode_errors="replace",
+        login_timeout=limits.login_seconds,
+        keepalive_interval=limits.keepalive_seconds,
+        keepalive_count_max=limits.keepalive_count,
+        tcp_keepalive=True,
+        x509_trusted_certs=None,
+        kex_algs=_known(algorithms.kex, get_kex_algs()),
+        encryption_algs=list(algorithms.ciphers),
+        mac_algs=list(algorithms.macs),
+        compression_algs=list(algorithms.compression),
+        signature_algs=list(algorithms.signatures),
+    )
+
+
+def pod_options(
+    owner: Callable[[], asyncssh.SSHClient], login: PodLogin, name: str, limits: RelayLimits, algorithms: Algorithms
+) -> asyncssh.SSHClientConnectionOptions:
+    """For one connection to a pod whose host certificate must name `name`.
+
+    `known_hosts` is empty rather than None: None would switch the check off, empty leaves it to the owner.
+    """
+    pair = SSHLocalKeyPair(login.key, None, login.certificate, None)
+    options = asyncssh.SSHClientConnectionOptions(
+        client_factory=owner,
+        client_version=VERSION,
+        config=None,
+        host=name,
+        host_key_alias=name,
+        known_hosts=([], [], []),
+        server_host_key_algs=list(algorithms.host_keys),
+        server_host_keys_handler=None,
+        username=login.username,
+        password=None,
+        client_keys=[pair],
+        client_host_keysign=False,
+        client_host_keys=None,
+        preferred_auth=["publickey"],
+        disable_trivial_auth=True,
+        host_based_auth=False,
+        public_key_auth=True,
+        kbdint_auth=False,
+        password_auth=False,
+        agent_path=None,
+        agent_forwarding=False,
+        pkcs11_provider=None,
+        gss_host=None,
+        gss_kex=False,
+        gss_auth=False,
+        gss_delegate_creds=False,
+        x11_forwarding=False,
+        proxy_command=None,
+        tunnel=None,
+        utf8_decode_errors="replace",
+        connect_timeout=None,
+        login_timeout=limits.pod_login_seconds,
+        keepalive_interval=limits.keepalive_seconds,
+        keepalive_count_max=limits.keepalive_count,
+        tcp_keepalive=True,
+        x509_trusted_certs=None,
+        x509_trusted_cert_paths=[],
+        kex_algs=_known(algorithms.kex, get_kex_algs()),
+        encryption_algs=list(algorithms.ciphers),
+        mac_algs=list(algorithms.macs),
+        compression_algs=["none"],
+        signature_algs=list(algorithms.signatures),
+    )
+    options.waiter = asyncio.get_running_loop().create_future()
+    return options
+
+
+def _known(wanted: Sequence[str], known: Sequence[bytes]) -> list[str]:
+    """What of `wanted` this installation has: sntrup761 comes with a library that need not be there."""
+    return [name for name in wanted if name.encode("ascii") in known]
