@@ -44,6 +44,7 @@ class Supervisor:
         self._api = Api(url=settings.api_url, token=settings.token)
         self._enrolment: Enrolment | None = None
         self._listener: subprocess.Popen[bytes] | None = None
+        self._enrolled_at = 0.0
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._installed = asyncio.Event()
         self._again = asyncio.Event()
@@ -138,9 +139,8 @@ class Supervisor:
                 self._api.enrol, self._host_key, self._ssh_port, self._key_port, self._account.name
             )
             if isinstance(answer, Enrolment):
-                self._install(answer)
+                await self._until_due(self._install(answer))
                 pause, said = _FIRST_PAUSE, ""
-                await self._until_due(answer)
                 continue
             if answer.sentence != said:
                 said = answer.sentence
@@ -160,9 +160,15 @@ class Supervisor:
                 say("The bastion's api has lost its records: enrolling again.")
                 return
 
-    def _install(self, new: Enrolment) -> None:
+    def _install(self, new: Enrolment) -> Enrolment:
         """Put an enrolment into the files that sshd reads, and let sshd know."""
-        old, self._enrolment = self._enrolment, new
+        old = self._enrolment
+        if old is not None and _still_good(old, new, time.time() - self._enrolled_at):
+            # A new certificate costs a moment in which nobody can connect: not for an hourly look at the CA keys.
+            new = replace(new, host_certificate=old.host_certificate, valid_before=old.valid_before)
+        else:
+            self._enrolled_at = time.time()
+        self._enrolment = new
         write = self._storage.write
         certificate = write("host_key-cert.pub", f"{new.host_certificate}\n".encode())
         ca = write("trusted_ca", "".join(f"{line}\n" for line in (*new.user_ca, *new.hop_ca)).encode())
@@ -185,10 +191,11 @@ class Supervisor:
         if old is None:
             say(f"Enrolled as {new.login}: sshd on port {self._ssh_port}, keys on port {self._key_port}.")
         elif self._listener is not None and old.host_certificate != new.host_certificate:
-            # Principals and CA keys are read at each login, the certificate only when sshd starts anew; that ends no
-            # session.
+            # Principals and CA keys are read at each login, the certificate only when sshd starts anew, which ends
+            # no session.
             self._listener.send_signal(signal.SIGHUP)
         self._installed.set()
+        return new
 
     # -- sshd
 
@@ -255,6 +262,13 @@ def _wait(answer: Refused, pause: float) -> float:
         pause = _LASTING_PAUSE
     # Many servers start when a hub comes back: not all of them in the same moment.
     return max(answer.retry_after or 0.0, pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+
+
+def _still_good(old: Enrolment, new: Enrolment, age: float) -> bool:
+    """Whether the host certificate that sshd shows since `age` seconds can stay: same name, in its first half."""
+    same = (old.host_name, old.epoch) == (new.host_name, new.epoch)
+    left = old.valid_before - time.time()
+    return same and left > 0 and age < left
 
 
 def _renewal(lifetime: float) -> float:

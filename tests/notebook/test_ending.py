@@ -1,0 +1,145 @@
+"""Why: access ends with the server, so every process that came with it must end too, however the server dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.notebook import Ends, Notebook, children_of, descendants, kill
+
+
+def _daemon(notebook: Notebook) -> int:
+    """A process that an SSH session left behind, detached in every way; its pid."""
+    key = notebook.certificate("daemon")
+    command = "setsid sh -c 'trap \"\" TERM HUP; echo $$; exec sleep infinity' </dev/null 2>/dev/null &"
+    with notebook.session(key, command) as session:
+        assert session.stdout is not None
+        return int(session.stdout.readline())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_dies_takes_sshd_sessions_and_their_daemons_along(
+    notebook_anywhere: Notebook, number: signal.Signals
+) -> None:
+    notebook = notebook_anywhere
+    notebook.start()
+    daemon = _daemon(notebook.ready())
+    with notebook.session(notebook.certificate(), "echo; exec sleep infinity") as session:
+        assert session.stdout is not None
+        session.stdout.readline()
+        below = descendants(notebook.pid)
+        assert daemon in below
+        assert len(below) >= 4
+        ends = Ends(below)
+        kill(notebook.pid, number)
+        ends.wait()
+        assert session.wait(30) == 255
+    notebook.end()
+    assert list(notebook.runtime.iterdir()) == []
+
+
+def test_an_orderly_end_withdraws_the_enrolment(notebook: Notebook) -> None:
+    notebook.start()
+    notebook.ready()
+    kill(notebook.pid, signal.SIGTERM)
+    withdrawn = notebook.api.wait_for("DELETE", "/enrolments")
+    assert (withdrawn.authorization, withdrawn.body) == ("Bearer withdraw-secret", {})
+    notebook.end()
+
+
+def test_an_api_that_is_gone_does_not_hold_up_the_end(notebook: Notebook) -> None:
+    notebook.start()
+    notebook.ready().api.stop()
+    ends = Ends(descendants(notebook.pid))
+    kill(notebook.pid)
+    ends.wait()
+    notebook.wait_for_line("Not withdrawn from the bastion: The api does not answer")
+
+
+def test_an_sshd_that_dies_is_started_again_and_sessions_outlive_it(notebook: Notebook) -> None:
+    notebook.start()
+    key = notebook.ready().certificate()
+    with notebook.session(key, "cat") as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(b"before\n")
+        session.stdin.flush()
+        session.stdout.readline()
+        kill(notebook.listener())
+        notebook.ready(2)
+        assert notebook.ssh(key, "echo in").stdout == b"in\n"
+        session.stdin.write(b"after\n")
+        session.stdin.flush()
+        assert session.stdout.readline() == b"after\n"
+
+
+def test_a_killed_supervisor_takes_its_listener_along_and_leaves_the_server_alone(notebook: Notebook) -> None:
+    notebook.start()
+    listener = Ends([notebook.ready().listener()])
+    kill(notebook.supervisor())
+    listener.wait()
+    os.kill(notebook.pid, 0)
+
+
+def test_zombies_are_collected(notebook: Notebook) -> None:
+    notebook.start()
+    supervisor = notebook.ready().supervisor()
+    key = notebook.certificate()
+    orphan = notebook.ssh(key, "setsid sh -c 'echo $$; exec sleep 0.2' 2>/dev/null </dev/null & wait").stdout
+    assert orphan
+    notebook.ssh(key, "true")
+    with notebook.session(key, "echo; cat") as session:
+        assert session.stdout is not None
+        session.stdout.readline()
+        assert int(orphan) not in children_of(supervisor)
+
+
+@pytest.fixture
+def pod(notebook: Notebook) -> Iterator[Notebook]:
+    notebook.environment["KUBERNETES_SERVICE_HOST"] = "127.0.0.9"
+    yield notebook
+    notebook.end()
+
+
+def test_a_restarted_container_of_the_same_pod_keeps_its_host_key_and_nothing_else(pod: Notebook) -> None:
+    pod.start()
+    first = pod.ready().api.wait_for("POST", "/enrolments").body["host_key"]
+    pod.end()
+    assert sorted(path.name for path in pod.storage.iterdir()) == ["host_key", "host_key.pub"]
+    pod.start()
+    assert pod.ready().api.wait_for("POST", "/enrolments", 2).body["host_key"] == first
+
+
+def test_a_second_run_beside_a_dying_one_takes_another_folder(notebook: Notebook, tmp_path: os.PathLike[str]) -> None:
+    notebook.start()
+    notebook.ready()
+    second = Notebook(notebook.folder, notebook.api, notebook.home)
+    second.start()
+    second.ready()
+    keys = [asked.body["host_key"] for asked in notebook.api.asked if asked.method == "POST"]
+    assert len(set(keys)) == 2
+    notebook.end()
+    assert second.ssh(second.certificate(), "echo in").stdout == b"in\n"
+    second.end()
+
+
+def test_a_folder_that_somebody_prepared_is_not_used(notebook: Notebook) -> None:
+    notebook.start()
+    name = notebook.ready().storage.name
+    notebook.end()
+    elsewhere = notebook.folder / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    (notebook.runtime / name).symlink_to(elsewhere)
+    notebook.start()
+    notebook.ready()
+    assert list(elsewhere.iterdir()) == []
+    notebook.end()
+    (notebook.runtime / name).unlink()
+    (notebook.runtime / name).mkdir()
+    (notebook.runtime / name).chmod(0o755)
+    notebook.start()
+    notebook.ready()
+    assert list((notebook.runtime / name).iterdir()) == []
