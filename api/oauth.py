@@ -128,9 +128,13 @@ class Login:
         token = await self._trade(code, self._verifier(state))
         return token if isinstance(token, Refusal) else Arrival(access_token=token, next=wanted)
 
-    def forget(self, response: Response) -> None:
-        """Take the begun logins away from the browser, after one of them ended."""
-        self._cookies.drop(response, "login")
+    def forget(self, response: Response, cookies: Mapping[str, str], state: str) -> None:
+        """Take the login with this state away from the browser; those begun in other tabs stay."""
+        others = [entry for entry in self._pending(cookies) if entry[0] != state]
+        if others:
+            self._cookies.write(response, "login", others, STATE_LIFETIME)
+        else:
+            self._cookies.drop(response, "login")
 
     def _take(self, state: str, cookies: Mapping[str, str]) -> str | None:
         """The page that the login with this state wanted, exactly once."""

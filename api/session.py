@@ -61,6 +61,11 @@ class Session:
     form_token: str
     at: int
 
+    @property
+    def ends_at(self) -> int:
+        """When the session ends by itself, in seconds since the epoch. No certificate outlives it."""
+        return self.at + LIFETIME
+
     def __repr__(self) -> str:
         return f"Session(user={self.user!r}, admin={self.admin})"
 
@@ -165,14 +170,14 @@ class Cookies:
 class Sessions:
     """The browser sessions of one site."""
 
-    def __init__(self, cookies: Cookies, clock: Clock, lifetime: int = LIFETIME) -> None:
+    def __init__(self, cookies: Cookies, clock: Clock) -> None:
         self._cookies = cookies
         self._clock = clock
-        self._lifetime = lifetime
         self._ended: dict[str, int] = {}
 
-    def begin(self, response: Response, user: str, admin: bool) -> Session:
-        """A new session for `user`, set on `response`. Its id is always new: nothing survives from before."""
+    def begin(self, response: Response, user: str, admin: bool, before: Session | None = None) -> Session:
+        """A new session for `user`, set on `response`. Its id is always new, and the one `before` is over."""
+        self._retire(before)
         session = Session(
             id=secrets.token_urlsafe(18),
             user=user,
@@ -180,7 +185,7 @@ class Sessions:
             form_token=secrets.token_urlsafe(24),
             at=int(self._clock()),
         )
-        self._cookies.write(response, "session", asdict(session), self._lifetime)
+        self._cookies.write(response, "session", asdict(session), LIFETIME)
         return session
 
     def read(self, cookies: Mapping[str, str]) -> Session | None:
@@ -189,17 +194,20 @@ class Sessions:
         if session is None or session.id in self._ended:
             return None
         age = self._clock() - session.at
-        return session if -60 <= age < self._lifetime else None
+        return session if -60 <= age < LIFETIME else None
 
     def end(self, response: Response, session: Session | None) -> None:
         """Log out: the browser forgets the cookie, and copies of it are refused."""
         self._cookies.drop(response, "session")
+        self._retire(session)
+
+    def _retire(self, session: Session | None) -> None:
         if session is None:
             return
         now = int(self._clock())
         if len(self._ended) >= _MAX_ENDED:
             self._ended = {key: until for key, until in self._ended.items() if until > now}
-        self._ended[session.id] = session.at + self._lifetime
+        self._ended[session.id] = session.ends_at
 
     def judge_form(self, session: Session, token: str, headers: Mapping[str, str]) -> Refusal | None:
         """None when this form came from our own page in this session."""

@@ -1,0 +1,189 @@
+"""The counter at which people get, see and revoke their certificates: the same for the page and for scripts.
+
+It puts the pieces in their order and decides nothing itself. A token or a session says who somebody is; it is
+never the source of what runs. That is asked from JupyterHub with the service's own token, for each page view and
+each certificate, so that a token with few scopes earns exactly as much as one with many, and a user who is gone
+earns nothing.
+
+Everything here raises `HubUnavailable` and `StoreUnavailable` when those are away.
+"""
+
+import re
+from dataclasses import dataclass
+
+from api import issue
+from api.errors import HubUnavailable, TokenRefused
+from api.services import Services
+from api.session import Session
+from api.store import CertificateRecord
+from ca.claims import Claims, TokenKind, TokenOwner, judge_token
+from ca.errors import MalformedClaims, MalformedKey, MalformedName, Reason, Refusal
+from ca.keys import PublicKey, parse_public_key
+from ca.names import Instance, Server, login_candidates, parse_principal
+from ca.policy import CertificateRequest
+from ca.signer import Signed
+
+_SERIAL = re.compile(r"[1-9][0-9]{0,18}")
+_NOT_THERE = Refusal(
+    Reason.NOT_YOURS, "You have no certificate with this serial number. The list of yours shows their numbers."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody sent to get a certificate, unverified. `server` as people type it; empty means all."""
+
+    public_key: str
+    server: str | None = None
+    lifetime: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate for `key` that may be handed out, and the runs that it names."""
+
+    signed: Signed
+    key: PublicKey
+    instances: tuple[Instance, ...]
+
+
+async def token_owner(services: Services, token: str) -> TokenOwner | Refusal:
+    """Whose JupyterHub token this is, and for what it counts here. Raises `TokenRefused`."""
+    try:
+        return judge_token(await services.hub.whose_token(token), services.settings.service_name)
+    except MalformedClaims as error:
+        raise HubUnavailable(str(error)) from None
+
+
+async def login_owner(services: Services, access_token: str) -> tuple[TokenOwner, bool] | Refusal:
+    """Who came through our own OAuth login, and whether JupyterHub calls them an admin.
+
+    Only the token of such a login may say "browser"; it is read here and dropped.
+    """
+    try:
+        model = await services.hub.whose_token(access_token)
+        owner = judge_token(model, services.settings.service_name)
+    except (TokenRefused, MalformedClaims):
+        raise HubUnavailable("JupyterHub does not answer for the login that it just made.") from None
+    if isinstance(owner, Refusal):
+        return owner
+    if owner.kind is not TokenKind.ACCESS:
+        return Refusal(Reason.WRONG_TOKEN, "JupyterHub let you in, but not to this service. Ask the administrator.")
+    return TokenOwner(owner.user, TokenKind.BROWSER), model.get("admin") is True
+
+
+async def session_claims(services: Services, session: Session) -> Claims | Refusal:
+    """What runs that somebody at a browser may ask for. Whether an admin still is one is asked again."""
+    return await issue.claims_for(
+        services,
+        TokenOwner(session.user, TokenKind.BROWSER),
+        admin=await still_admin(services, session),
+        until=session.ends_at,
+    )
+
+
+async def still_admin(services: Services, session: Session) -> bool:
+    """Whether JupyterHub called this browser's user an admin at login, and does so now."""
+    if not session.admin:
+        return False
+    model = await services.hub.user(session.user)
+    return model is not None and model.get("admin") is True
+
+
+async def for_session(services: Services, session: Session, wish: Wish, peer: str | None) -> Issued | Refusal:
+    """A certificate for somebody at a browser. It ends when the session would, at the latest."""
+    key = read_key(wish.public_key)
+    claims = key if isinstance(key, Refusal) else await session_claims(services, session)
+    return await _get(services, session.user, "page", key, claims, wish, peer)
+
+
+async def for_token(services: Services, owner: TokenOwner, wish: Wish, peer: str | None) -> Issued | Refusal:
+    """A certificate for whoever showed a JupyterHub token that counts here."""
+    key = read_key(wish.public_key)
+    claims = key if isinstance(key, Refusal) else await issue.claims_for(services, owner)
+    return await _get(services, owner.user, owner.kind.value, key, claims, wish, peer)
+
+
+async def own_certificates(services: Services, user: str) -> tuple[CertificateRecord, ...]:
+    """The user's certificates that still count, the newest first."""
+    records = await services.store.certificates_of(user, services.now())
+    revoked = services.store.snapshot.revocations
+    return tuple(one for one in records if not revoked.refuses(one.serial, one.user, instances_of(one)))
+
+
+async def revoke(services: Services, serial: str, by: str, *, anybodys: bool, peer: str | None) -> Refusal | None:
+    """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
+
+    `anybodys`: an admin may revoke what belongs to others.
+    """
+    record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
+    if record is None or record.kind != "user" or not (anybodys or record.user == by):
+        return _NOT_THERE
+    if record.serial not in services.store.snapshot.revocations.serials:
+        why = "by its owner" if record.user == by else "by an administrator"
+        await issue.revoke_serial(services, record.serial, by, why, peer)
+    return None
+
+
+def chosen_servers(typed: str | None, claims: Claims) -> tuple[Server, ...] | Refusal | None:
+    """The one server that somebody typed, None for all of them. Which spelling is meant is known by what runs."""
+    if not typed:
+        return None
+    candidates = login_candidates(typed)
+    running = {one.server for one in claims.running}
+    matching = tuple(server for server in candidates if server in running)
+    if len(matching) > 1:
+        exact = " or ".join(server.login for server in matching)
+        return Refusal(Reason.AMBIGUOUS_SERVER, f"That can mean more than one of your servers: write {exact}.")
+    if not candidates:
+        return Refusal(Reason.BAD_NAME, "That is not the name of a server. Write it like alice or alice+gpu.")
+    return matching or candidates[:1]
+
+
+def read_key(text: str) -> PublicKey | Refusal:
+    """The one public key that somebody sent."""
+    try:
+        return parse_public_key(text)
+    except MalformedKey as error:
+        return Refusal(Reason.BAD_KEY, str(error))
+
+
+def instances_of(record: CertificateRecord) -> tuple[Instance, ...]:
+    """The runs that a recorded certificate names."""
+    found: list[Instance] = []
+    for principal in record.principals:
+        try:
+            found.append(parse_principal(principal))
+        except MalformedName:
+            continue
+    return tuple(found)
+
+
+async def _get(
+    services: Services,
+    user: str,
+    how: str,
+    key: PublicKey | Refusal,
+    claims: Claims | Refusal,
+    wish: Wish,
+    peer: str | None,
+) -> Issued | Refusal:
+    if isinstance(key, Refusal):
+        return _refused(services, key, user, how, peer)
+    if isinstance(claims, Refusal):
+        return _refused(services, claims, user, how, peer, key)
+    servers = chosen_servers(wish.server, claims)
+    if isinstance(servers, Refusal):
+        return _refused(services, servers, user, how, peer, key)
+    request = CertificateRequest(key=key, servers=servers, lifetime=wish.lifetime, peer=peer)
+    signed = await issue.issue(services, request, claims, how, peer)
+    if isinstance(signed, Refusal):
+        return signed
+    return Issued(signed, key, tuple(parse_principal(principal) for principal in signed.principals))
+
+
+def _refused(
+    services: Services, refusal: Refusal, user: str, how: str, peer: str | None, key: PublicKey | None = None
+) -> Refusal:
+    issue.refused(services, refusal, user, how, peer, key.fingerprint if key else None)
+    return refusal

@@ -1,0 +1,257 @@
+"""Certificates for scripts, CI jobs and notebooks: a JupyterHub token instead of a browser.
+
+Whose token counts for what is `ca.claims`' word; here it only arrives. A browser session may use these routes
+too, with its form token in a header, so that another site's page cannot.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Path as PathParameter
+from fastapi.security import APIKeyHeader
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import desk, issue
+from api.desk import Issued, Wish
+from api.edge import JsonRoute
+from api.errors import Refused, TokenRefused
+from api.front import FrontDoor
+from api.sender import bearer, peer_of
+from api.services import Injected, Services
+from api.session import Session
+from api.store import CertificateRecord
+from ca.audit import RequestRefused
+from ca.claims import TokenKind, TokenOwner
+from ca.errors import Reason, Refusal
+from ca.names import Instance, Server
+
+FORM_TOKEN_HEADER = "X-Form-Token"  # noqa: S105 - the name of a header
+
+_NO_TOKEN = Refusal(
+    Reason.INVALID_TOKEN, "Send a JupyterHub token in the Authorization header, or log in with a browser first."
+)
+_PERSONS_ONLY = Refusal(
+    Reason.WRONG_TOKEN,
+    "A server's own token gets certificates for that server, and nothing else. Use a token made for this service.",
+)
+
+_authorization = APIKeyHeader(
+    name="Authorization",
+    scheme_name="JupyterHub token",
+    description=(
+        "`token <token>` or `Bearer <token>`, with a token that JupyterHub made. It must hold the scope "
+        "`access:services!service=<name of this service>`, or be a server's own `JUPYTERHUB_API_TOKEN`, which is "
+        "good for that server alone."
+    ),
+    auto_error=False,
+)
+
+
+class CertificateWanted(BaseModel):
+    """What to put into the certificate."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI… alice@laptop", "server": "alice+gpu"},
+            ]
+        },
+    )
+
+    public_key: Annotated[
+        str,
+        Field(
+            max_length=32768,
+            description="One line, as in a `.pub` file: ed25519, ecdsa, a security key, or RSA from 3072 bits.",
+        ),
+    ]
+    server: Annotated[
+        str | None,
+        Field(
+            max_length=2048,
+            description="One server, by its login name (`alice`, `alice+gpu`). Left out: every server that you may "
+            "enter and that runs now.",
+        ),
+    ] = None
+    lifetime: Annotated[
+        int | None,
+        Field(ge=1, le=1 << 31, description="Seconds. The site's limit is not exceeded. Left out: that limit."),
+    ] = None
+
+
+class NamedServer(BaseModel):
+    """A server that the certificate opens while it keeps running."""
+
+    owner: Annotated[str, Field(examples=["alice"])]
+    name: Annotated[str, Field(examples=["gpu"], description="Empty for the default server.")]
+    login: Annotated[str, Field(examples=["alice+gpu"], description="What stands before `@` in `ssh alice+gpu@…`.")]
+    host_name: Annotated[str, Field(examples=["alice+gpu.hub"], description="Its name behind `ssh -J`.")]
+
+
+class Certificate(BaseModel):
+    """A user certificate. Save `certificate` next to the key, as `<key>-cert.pub`."""
+
+    certificate: Annotated[str, Field(examples=["ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQ…"])]
+    serial: Annotated[str, Field(examples=["1916478223745024000"], description="Text: it has more than 53 bits.")]
+    key_id: Annotated[str, Field(examples=["alice"], description="The JupyterHub user.")]
+    principals: Annotated[list[str], Field(examples=[["alice/gpu:1763766746279903"]])]
+    valid_after: Annotated[int, Field(examples=[1826900000], description="Seconds since the epoch.")]
+    valid_before: Annotated[int, Field(examples=[1826943200], description="Seconds since the epoch.")]
+    extensions: Annotated[list[str], Field(examples=[["permit-pty", "permit-port-forwarding"]])]
+    servers: list[NamedServer]
+
+
+class CertificateSummary(BaseModel):
+    """A certificate that still counts. Its text is not kept."""
+
+    serial: Annotated[str, Field(examples=["1916478223745024000"])]
+    fingerprint: Annotated[str, Field(examples=["SHA256:…"], description="Of the key that was certified.")]
+    principals: list[str]
+    valid_after: int
+    valid_before: int
+    servers: list[NamedServer]
+
+
+class CertificateList(BaseModel):
+    """Your certificates that have neither expired nor been revoked, the newest first."""
+
+    certificates: list[CertificateSummary]
+
+
+router = APIRouter(tags=["certificates"], route_class=JsonRoute)
+
+
+async def token_owner(
+    request: Request, services: Injected, _shown: Annotated[str | None, Depends(_authorization)]
+) -> TokenOwner:
+    """Whoever showed a JupyterHub token that counts here. Raises `TokenRefused` and `Refused`, both audited."""
+    token = bearer(request)
+    try:
+        owner = await desk.token_owner(services, token)
+    except TokenRefused:
+        issue.refused(services, _NO_TOKEN, None, "token", _peer(request, services))
+        raise
+    if isinstance(owner, Refusal):
+        issue.refused(services, owner, None, "token", _peer(request, services))
+        raise Refused(owner)
+    return owner
+
+
+async def asker(
+    request: Request,
+    services: Injected,
+    front: FrontDoor,
+    authorization: Annotated[str | None, Depends(_authorization)],
+) -> TokenOwner | Session:
+    """A person, by a token made for this service or by a browser session. A header, if there is one, decides."""
+    if authorization is None:
+        session = front.sessions.read(request.cookies)
+        if session is None:
+            raise Refused(_NO_TOKEN)
+        return session
+    owner = await token_owner(request, services, authorization)
+    if owner.kind is not TokenKind.ACCESS:
+        raise Refused(_PERSONS_ONLY)
+    return owner
+
+
+@router.post(
+    "/certificates",
+    status_code=201,
+    summary="Get a certificate",
+    response_description="The certificate, recorded here and valid while the servers that it names run.",
+)
+async def create(
+    wanted: CertificateWanted,
+    request: Request,
+    services: Injected,
+    owner: Annotated[TokenOwner, Depends(token_owner)],
+) -> Certificate:
+    """Signs your SSH public key for your running servers, and those that their owners shared with you for SSH.
+
+    The certificate names the present run of each server: when a server stops, the certificate opens it no more,
+    also after it was started again.
+    """
+    wish = Wish(public_key=wanted.public_key, server=wanted.server, lifetime=wanted.lifetime)
+    issued = await desk.for_token(services, owner, wish, _peer(request, services))
+    if isinstance(issued, Refusal):
+        raise Refused(issued)
+    return _certificate(issued, services.settings.zone)
+
+
+@router.get("/certificates", summary="List your certificates")
+async def own(
+    services: Injected, response: Response, who: Annotated[TokenOwner | Session, Depends(asker)]
+) -> CertificateList:
+    """Your certificates that still count, with the serial numbers by which they can be revoked."""
+    response.headers["Cache-Control"] = "no-store"
+    records = await desk.own_certificates(services, who.user)
+    zone = services.settings.zone
+    return CertificateList(certificates=[_summary(record, zone) for record in records])
+
+
+@router.delete(
+    "/certificates/{serial}",
+    status_code=204,
+    summary="Revoke a certificate",
+    response_description="It counts no more, and sessions that were opened with it are cut.",
+)
+async def revoke(
+    serial: Annotated[str, PathParameter(max_length=32, examples=["1916478223745024000"])],
+    request: Request,
+    services: Injected,
+    front: FrontDoor,
+    who: Annotated[TokenOwner | Session, Depends(asker)],
+) -> Response:
+    """One of your own. Administrators may revoke anybody's, with a browser session and its form token in the header
+    `X-Form-Token`. Revoking twice is no error."""
+    anybodys = False
+    if isinstance(who, Session):
+        token = request.headers.get(FORM_TOKEN_HEADER, "")
+        refusal = front.sessions.judge_form(who, token, request.headers)
+        if refusal is not None:
+            services.audit(RequestRefused(route="/certificates", reason=refusal.reason, peer=_peer(request, services)))
+            raise Refused(refusal)
+        anybodys = await desk.still_admin(services, who)
+    refusal = await desk.revoke(services, serial, who.user, anybodys=anybodys, peer=_peer(request, services))
+    if refusal is not None:
+        raise Refused(refusal)
+    return Response(status_code=204)
+
+
+def _certificate(issued: Issued, zone: str) -> Certificate:
+    signed = issued.signed
+    return Certificate(
+        certificate=signed.line,
+        serial=str(signed.serial),
+        key_id=signed.key_id,
+        principals=list(signed.principals),
+        valid_after=signed.valid_after,
+        valid_before=signed.valid_before,
+        extensions=list(signed.extensions),
+        servers=_named(issued.instances, zone),
+    )
+
+
+def _summary(record: CertificateRecord, zone: str) -> CertificateSummary:
+    return CertificateSummary(
+        serial=str(record.serial),
+        fingerprint=record.fingerprint,
+        principals=list(record.principals),
+        valid_after=record.valid_after,
+        valid_before=record.valid_before,
+        servers=_named(desk.instances_of(record), zone),
+    )
+
+
+def _named(instances: tuple[Instance, ...], zone: str) -> list[NamedServer]:
+    servers: list[Server] = [one.server for one in instances]
+    return [
+        NamedServer(owner=one.owner, name=one.name, login=one.login, host_name=one.host_name(zone)) for one in servers
+    ]
+
+
+def _peer(request: Request, services: Services) -> str | None:
+    return peer_of(request, services.settings.listen.trusted_proxies)
