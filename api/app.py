@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 from api.edge import Edge, problem
 from api.errors import Refused, TokenRefused, Unavailable, status_of
 from api.front import Front
-from api.front import Front
 from api.routes import browser, certificates, internal, operate, pods
 from api.services import Services
 from ca.errors import Malformed, Reason, Refusal

@@ -27,8 +27,12 @@ def known_hosts(bastion: BastionSettings, zone: str, keys: Iterable[PublicKey]) 
     return "".join(f"@cert-authority {pattern} {key.line}\n" for key in keys)
 
 
-def ssh_config(bastion: BastionSettings, zone: str, public_url: str) -> str:
-    """A file for `Include`, or for `ssh -F`. The user name is the server's login name, taken from the host name."""
+def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: str) -> str:
+    """A file for `Include`, or for `ssh -F`.
+
+    The server's name is the host name, so `unix_user` is whoever the servers run as: sessions go end to end to the
+    pod's own sshd, through the bastion.
+    """
     return f"""\
 # SSH into JupyterHub servers: ssh alice.{zone}, ssh alice+gpu.{zone}
 # Keep this file as ~/.ssh/jupyterhub_config and write at the top of ~/.ssh/config:
@@ -44,6 +48,7 @@ Host jupyterhub-bastion
     StrictHostKeyChecking yes
 
 Host *.{zone}
+    User {unix_user}
     ProxyJump jupyterhub-bastion
     UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
     StrictHostKeyChecking yes

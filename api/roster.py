@@ -109,7 +109,8 @@ class Roster:
         self._heard_at: float | None = None
         self._state: State | None = None
         self._made_from: tuple[object, object] | None = None
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def listed(self) -> tuple[Enrolment, ...]:
@@ -120,6 +121,11 @@ class Roster:
     def heard_seconds_ago(self) -> float | None:
         """How old JupyterHub's last word is; None before its first."""
         return None if self._heard_at is None else self._monotonic() - self._heard_at
+
+    @property
+    def size(self) -> int:
+        """How many servers are listed; 0 while the database has not been read."""
+        return 0 if self._state is None else len(self._state.body["enrolled"])
 
     def runs(self, instance: Instance) -> bool:
         """Whether exactly this run is listed."""
@@ -136,8 +142,9 @@ class Roster:
     async def wait(self, version: str, seconds: float) -> State:
         """The state as soon as its version is not `version`, or after `seconds`. Raises `StoreUnavailable`."""
         try:
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait_for(lambda: self.state().version != version)
+            async with asyncio.timeout(seconds):
+                while self.state().version == version and not self._closed:
+                    await self._changed.wait()
         except TimeoutError:
             pass
         return self.state()
@@ -145,8 +152,12 @@ class Roster:
     async def publish(self) -> None:
         """Wake those who wait, if anything they see has changed."""
         if self._remake():
-            async with self._changed:
-                self._changed.notify_all()
+            self._wake()
+
+    def close(self) -> None:
+        """Send those who wait home: the service ends."""
+        self._closed = True
+        self._wake()
 
     async def run(self) -> None:
         """Ask for ever, until cancelled. The database is read on its own beat: a hub that hangs delays no news."""
@@ -206,6 +217,11 @@ class Roster:
                 log.exception("roster_beat_failed")
             # A hub with thousands of servers answers slowly: never ask it more than half of the time.
             await asyncio.sleep(max(self._interval, self._monotonic() - began))
+
+    def _wake(self) -> None:
+        """Each event wakes those who wait for it once; later ones wait for the next."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def _remake(self) -> bool:
         """Make the state anew if what it is made from changed; True when it differs from before."""

@@ -11,12 +11,12 @@ Whatever is wrong is told in sentences, all at once, as `SettingsError`.
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ca.environment import Group, read, split
@@ -61,7 +61,11 @@ CapabilitySet = Annotated[frozenset[Capability], NoDecode, BeforeValidator(split
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class GroupSettings(Group):
+class _Group(Group):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class GroupSettings(_Group):
     """What membership in one JupyterHub group adds and takes; taking wins."""
 
     allow: frozenset[Capability] = frozenset()
@@ -71,7 +75,7 @@ class GroupSettings(Group):
 GroupMap = Annotated[dict[str, GroupSettings], NoDecode, BeforeValidator(_json)]
 
 
-class HubSettings(Group):
+class HubSettings(_Group):
     """Where JupyterHub is, and who we are to it."""
 
     url: WebAddress = "http://127.0.0.1:8000"
@@ -114,7 +118,7 @@ class HubSettings(Group):
         return self.token.get_secret_value() if self.token else ""
 
 
-class ListenSettings(Group):
+class ListenSettings(_Group):
     """The public port: browsers, scripts and pods."""
 
     host: str = "127.0.0.1"
@@ -130,7 +134,7 @@ class ListenSettings(Group):
     """Bytes that one request may carry."""
 
 
-class InternalSettings(Group):
+class InternalSettings(_Group):
     """The second port: the bastion and the operators' metrics. Never put it behind an ingress."""
 
     host: str = "127.0.0.1"
@@ -143,7 +147,7 @@ class InternalSettings(Group):
     """The secret shared with the bastion. Empty: `internal-secret` in the state directory, made at first start."""
 
 
-class BastionSettings(Group):
+class BastionSettings(_Group):
     """The bastion as people reach it: names of its host certificate, `known_hosts` and `ssh_config`."""
 
     hosts: Hosts = ("127.0.0.1", "localhost")
@@ -156,17 +160,20 @@ class BastionSettings(Group):
     """Login name for `ssh -J`, as the bastion has it."""
 
 
-class PodSettings(Group):
+class PodSettings(_Group):
     """What is believed of a notebook server that enrols."""
 
     networks: Networks = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
     """Networks that notebook servers live in. An enrolment from elsewhere is refused."""
 
+    unix_user: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")] = "jovyan"
+    """The user that notebook servers run as, for `ssh_config`; each enrolment says its own."""
+
     host_certificate_lifetime: Annotated[int, Field(ge=600, le=30 * 86400)] = 86400
     """Seconds that a pod's or the bastion's host certificate counts; they ask for a new one in time."""
 
 
-class CertificateSettings(Group):
+class CertificateSettings(_Group):
     """What a user certificate may be. The rules of one request stand in `ca.policy`."""
 
     lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 12 * 3600
@@ -211,7 +218,7 @@ class CertificateSettings(Group):
         )
 
 
-class LogSettings(Group):
+class LogSettings(_Group):
     """What is written where. Both logs are lines of JSON."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -229,6 +236,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="_",
         env_nested_max_split=1,
         extra="forbid",
+        use_attribute_docstrings=True,
         frozen=True,
         validate_default=True,
     )
@@ -287,6 +295,28 @@ class Settings(BaseSettings):
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Settings from `environment` and nothing else. Raises `SettingsError` naming everything that is wrong."""
     return read(Settings, environment, "python -m api check-settings --help")
+
+
+def describe() -> str:
+    """Every setting with its default and its meaning, for people."""
+    return "\n\n".join(_described(PREFIX, Settings))
+
+
+def _described(prefix: str, group: type[BaseModel]) -> Iterator[str]:
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            yield from _described(f"{prefix}{name.upper()}_", field.annotation)
+            continue
+        default = field.get_default(call_default_factory=True, validated_data={})
+        meaning = " ".join((field.description or "").split())
+        shown = _shown(default)
+        yield f"{prefix}{name.upper()}" + (f" (default: {shown})" if shown else "") + f"\n    {meaning}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple | frozenset):
+        return ",".join(sorted(str(one) for one in value))
+    return "" if value is None or value == {} else str(value)
 
 
 def _secret_from(path: Path) -> str:

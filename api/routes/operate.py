@@ -27,7 +27,7 @@ async def get_known_hosts(services: Injected) -> str:
 async def get_ssh_config(services: Injected) -> str:
     """A file to `Include` in `~/.ssh/config`."""
     settings = services.settings
-    return ssh_config(settings.bastion, settings.zone, settings.public_url)
+    return ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url)
 
 
 @router.get("/healthz", tags=["operators"], summary="Alive", response_class=PlainTextResponse)
