@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from api.edge import Edge, problem
 from api.errors import Refused, TokenRefused, Unavailable, status_of
 from api.front import Front
-from api.routes import browser, certificates, internal, operate, pods
+from api.routes import internal, operate, pods
 from api.services import Services
 from ca.errors import Malformed, Reason, Refusal
 
@@ -54,9 +54,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(services: Services, front: Front | None = None, routers: Iterable[APIRouter] = ()) -> ASGIApp:
-    """The public app: trust material, enrolments, and what `routers` add. With a `front`, people come in too."""
-    people = () if front is None else (certificates.router, browser.router)
-    app = _app(services, "jupyterhub-bastion", (*people, operate.router, pods.router, *routers))
+    """The public app: trust material, enrolments, and what `routers` add. Those for people need a `front`."""
+    app = _app(services, "jupyterhub-bastion", (operate.router, pods.router, *routers))
     app.state.front = front
     return Edge(
         app,
