@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from bastion.directory.table import Ambiguous, Found, Pod
+from bastion.pubkeys import Listing
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
 from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities
@@ -48,14 +49,6 @@ class DoorRules:
     raw_keys: bool = True
     raw_keys_direct: bool = True
     raw_key_capabilities: Capabilities = ALL
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A pod that lists a key, with the options of the line."""
-
-    pod: Pod
-    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

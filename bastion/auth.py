@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from bastion.admission import Admission, DoorRules, Listing, admit_certificate, admit_key, may_jump, still_valid
+from bastion.admission import Admission, DoorRules, admit_certificate, admit_key, may_jump, still_valid
 from bastion.directory.table import Directory, Pod
+from bastion.pubkeys import Listing
 from ca.certificate import is_certificate
 from ca.errors import MalformedKey, Reason, Refusal
 from ca.keys import PublicKey, parse_key_blob
@@ -78,6 +79,10 @@ class Authenticator:
                 "The bastion has not heard from JupyterHub for too long and lets nobody new in. Try again in a minute.",
             )
         return judged
+
+    async def lists(self, pod: Pod, key: PublicKey) -> bool:
+        """Whether the running pod lists the key."""
+        return any(one.pod.identity == pod.identity for one in await self.keys.lookup(key, pod.server))
 
     def still_valid(self, admission: Admission) -> Refusal | None:
         """Whether somebody who was let in may stay."""

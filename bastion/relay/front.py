@@ -8,6 +8,7 @@ then the `decide_…` questions and `upstream` as channels are opened, and `clos
 happened before. All calls come from the event loop's thread. The `decide_…` functions must not block.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -104,12 +105,29 @@ class ToPod:
     """Open the channel on the pod's connection (`Front.upstream`)."""
 
 
+class TunnelLink(Protocol):
+    """One tunnel, as the front may use it."""
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes from and to the client so far."""
+
+    def close(self, sentence: str) -> None:
+        """Cut this tunnel, and nothing else of the connection. Before it is open, the open fails with `sentence`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """Join a `direct-tcpip` channel to a TCP connection that the bastion makes (jump mode). `address` is an IP."""
+    """Join a `direct-tcpip` channel to a TCP connection that the bastion makes (jump mode). `address` is an IP.
+
+    `prepare` is awaited before anything is dialled, and may still refuse; `ended` is called exactly once when the
+    channel is over, however far it came.
+    """
 
     address: str
     port: int
+    prepare: Callable[[TunnelLink], Awaitable[Refusal | None]] | None = None
+    ended: Callable[[], None] | None = None
 
 
 class ClientLink(Protocol):
@@ -130,6 +148,16 @@ class ClientLink(Protocol):
     @property
     def channels(self) -> int:
         """How many channels are open or being opened."""
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes of channel data from and to the client so far."""
+
+    def tell(self, sentence: str) -> None:
+        """Show a line on every open session; nothing ends."""
+
+    def abort(self) -> None:
+        """Cut the connection at once, without a word."""
 
     def close(self, sentence: str = "") -> None:
         """End the connection: tell the person why on each open session and in the disconnect message, then close.

@@ -13,6 +13,7 @@ channel that it finds in its table.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from asyncssh.connection import SSHConnection
@@ -115,6 +116,8 @@ class Leg(SSHPacketHandler):
         self.remote: int | None = None
         self.open = False
         self.gone = False
+        self.received = self.sent = 0
+        self.ended: Callable[[], None] | None = None
         self._inbound = Credit(0, cap)
         self._replies: Answers[int] = Answers(self._send_reply)
         self._asked: deque[Slot[int]] = deque()
@@ -201,6 +204,7 @@ class Leg(SSHPacketHandler):
             raise ProtocolError("Channel not open for sending")
         if not self._inbound.spend(size):
             raise ProtocolError("Window exceeded")
+        self.received += size
         self.far.data(kind, size, body)
         more = self._inbound.due(at_once=False)
         if more:
@@ -252,6 +256,7 @@ class Leg(SSHPacketHandler):
     def data(self, kind: int, size: int, body: bytes) -> None:
         """Data from the far end, which has been counted there."""
         if not self._sent_close:
+            self.sent += size
             self._send(kind, body)
 
     def widen(self, more: int) -> None:
@@ -318,6 +323,9 @@ class Leg(SSHPacketHandler):
             self.gone = True
             self._connection.remove_channel(self.number)
             self._owner.forget(self)
+            ended, self.ended = self.ended, None
+            if ended is not None:
+                ended()
 
 
 def _only_number(body: bytes) -> int:

@@ -98,6 +98,26 @@ class ClientOwner(asyncssh.SSHServer):
         return True
 
 
+class HeldTunnel:
+    """One tunnel in the front's hands."""
+
+    def __init__(self, leg: Leg) -> None:
+        self._leg = leg
+        self.end: TunnelEnd | None = None
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes from and to the client so far."""
+        return self._leg.received, self._leg.sent
+
+    def close(self, sentence: str) -> None:
+        """Cut it, or have its open fail."""
+        if self.end is not None:
+            self.end.abort()
+        else:
+            self._leg.refused(OPEN_CONNECT_FAILED, _printable(sentence), "en")
+
+
 class ClientSide(Client, asyncssh.SSHServerConnection):
     """The client's connection."""
 
@@ -142,12 +162,16 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         """How many channels are open or being opened."""
         return len(self.legs)
 
+    def tell(self, sentence: str) -> None:
+        """Show a line on every open session."""
+        self._say_everywhere(f"{NAME}: {_printable(sentence)}")
+
     def close(self, sentence: str = "") -> None:
         """End the connection, and tell the person why."""
         if self.ending or self.is_gone:
             return
         self.ending = True
-        text = "".join(char if char.isprintable() else " " for char in sentence)[:400]
+        text = _printable(sentence)
         heard = self._say_everywhere(f"{NAME}: {text}") if text else False
         self._part_from_pod()
         self.create_task(self._farewell(text or "The connection is closed.", wait=heard))
@@ -269,6 +293,14 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         return sum(1 for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session))
 
     async def _open_tunnel(self, leg: Leg, offered: Offered, target: Tunnel) -> None:
+        leg.ended = target.ended
+        held = HeldTunnel(leg)
+        refusal = await target.prepare(held) if target.prepare is not None else None
+        if refusal is not None:
+            leg.refused(OPEN_ADMINISTRATIVELY_PROHIBITED, refusal.sentence, "en")
+            return
+        if self._too_late_for(leg):
+            return
         end = TunnelEnd(
             leg,
             offered=offered.window,
@@ -283,14 +315,19 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         except OSError:  # TimeoutError is one
             leg.refused(OPEN_CONNECT_FAILED, "the server's SSH port does not answer", "en")
             return
-        if leg.gone or self.ending:
+        if self._too_late_for(leg):
             end.abort()
-            leg.refused(OPEN_CONNECT_FAILED, "the connection is ending", "en")
             return
-        leg.far = end
+        leg.far = held.end = end
         self._tunnels.add(end)
         self.hold_with(end)
         end.start()
+
+    def _too_late_for(self, leg: Leg) -> bool:
+        if leg.gone or self.ending:
+            leg.refused(OPEN_CONNECT_FAILED, "the connection is ending", "en")
+            return True
+        return False
 
     def wish(self, leg: Leg, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """The client asks for something on a channel: a shell, a terminal, a forwarded agent, a signal."""
@@ -381,3 +418,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         self.ending = True
         self._part_from_pod()
         self.front.closed(None if in_order else exc)
+
+
+def _printable(sentence: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in sentence)[:400]

@@ -77,6 +77,7 @@ class Link(SSHConnection):
         """Own state; before asyncssh's constructor, which may call back."""
         self.limits = limits
         self.legs: dict[int, Leg] = {}
+        self._received = self._sent = 0
         self.ending = False
         self._muted = False
         self._full = False
@@ -120,7 +121,15 @@ class Link(SSHConnection):
 
     def forget(self, leg: Leg) -> None:
         """The channel is over."""
-        self.legs.pop(leg.number, None)
+        if self.legs.pop(leg.number, None) is not None:
+            self._received += leg.received
+            self._sent += leg.sent
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes of channel data from and to the peer so far."""
+        live = list(self.legs.values())
+        return self._received + sum(leg.received for leg in live), self._sent + sum(leg.sent for leg in live)
 
     def _process_channel_open(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         kind = packet.get_string()

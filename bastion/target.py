@@ -1,0 +1,144 @@
+"""Reach a pod: dial it, see that it is the one that enrolled, and log in there for one person.
+
+Every pod is checked by its host key before anything is handed to it. A pod with an enrolled key must show that key,
+in jump mode too: an address and a port are only what somebody said, and a tunnel to the wrong one would be a way to
+stand in for somebody else's server.
+"""
+
+import asyncio
+import ipaddress
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from bastion.admission import Admission, How
+from bastion.authority import AuthorityError, HopCertificates, Proof
+from bastion.directory.table import Pod
+from bastion.relay.front import ClientLink, HostTrust, PodFailure, PodLink, PodTrouble, RelayRefused
+from bastion.relay.limits import Algorithms, RelayLimits
+from bastion.relay.wire import PodLogin, connect_pod
+from ca.certificate import line_of
+from ca.errors import Reason, Refusal
+from ca.trust import TrustedKeys
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_log = logging.getLogger(__name__)
+
+_TROUBLE = {
+    PodTrouble.UNREACHABLE: "The server {server} does not answer on its SSH port. If it is running, restart it.",
+    PodTrouble.WRONG_HOST_KEY: "What answers for {server} is not the server that enrolled. Restart the server.",
+    PodTrouble.LOGIN_REFUSED: "The server {server} does not let the bastion in. Restart the server.",
+    PodTrouble.PROTOCOL: "What answers for {server} is not an SSH server that is known here. Restart the server.",
+}
+
+MAX_SEEN = 20_000
+"""Pods whose host key is remembered as seen; the oldest are looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Dials pods. `lost` hears of pods that did not answer, so that the directory can look after them."""
+
+    hops: HopCertificates
+    trust: Callable[[], TrustedKeys]
+    zone: Callable[[], str]
+    networks: tuple[Network, ...]
+    limits: RelayLimits
+    algorithms: Algorithms
+    lost: Callable[[Pod], Awaitable[object]]
+    _seen: OrderedDict[Pod, None] = field(default_factory=OrderedDict, repr=False)
+
+    async def connect(self, link: ClientLink, pod: Pod, admission: Admission) -> PodLink:
+        """Log in to `pod` for somebody who was admitted to it. Raises `RelayRefused` with a sentence."""
+        if refusal := self._misplaced(pod):
+            raise RelayRefused(refusal.sentence)
+        if pod.unix_user is None or pod.host_key is None:
+            raise RelayRefused("This server takes connections in jump mode only.")
+        try:
+            hop = await self.hops.hop(admission.identity, pod.instance, admission.capabilities, _proof(admission))
+        except AuthorityError as error:
+            raise RelayRefused(error.sentence) from None
+        trust = HostTrust(
+            name=pod.server.host_name(self.zone()),
+            authorities=frozenset(key.blob for key in self.trust().host),
+            key=pod.host_key.blob,
+            bare=False,
+        )
+        login = PodLogin(username=pod.unix_user, key=hop.key, certificate=hop.certificate)
+        try:
+            made = await connect_pod(
+                link, pod.address, pod.ssh_port, login=login, trust=trust, algorithms=self.algorithms
+            )
+        except PodFailure as failure:
+            _log.warning("%s: %s", pod.instance.principal, failure)
+            if failure.trouble is PodTrouble.UNREACHABLE:
+                await self._suspect(pod)
+            raise RelayRefused(_TROUBLE[failure.trouble].format(server=pod.server)) from None
+        self._remember(pod)
+        return made
+
+    async def verify(self, pod: Pod) -> Refusal | None:
+        """Whether the pod's address shows the host key that it enrolled with. Pods that never enrolled (legacy, jump
+        mode only) have none to show: their own users check the host key from end to end."""
+        if refusal := self._misplaced(pod):
+            return refusal
+        if pod.host_key is None or pod in self._seen:
+            return None
+        try:
+            async with asyncio.timeout(self.limits.dial_seconds):
+                shown = await self._host_key(pod, pod.host_key.algorithm)
+        except (OSError, asyncssh.Error):
+            await self._suspect(pod)
+            return Refusal(Reason.UNAVAILABLE, f"The server {pod.server} does not answer on its SSH port.")
+        if shown is None or shown.public_data != pod.host_key.blob:
+            return Refusal(
+                Reason.WRONG_TARGET,
+                f"What answers at the address of {pod.server} is not the server that enrolled. Restart the server.",
+            )
+        self._remember(pod)
+        return None
+
+    def forget(self, pod: Pod) -> None:
+        """The pod is gone or has moved."""
+        self._seen.pop(pod, None)
+        self.hops.forget(pod.instance)
+
+    async def _host_key(self, pod: Pod, algorithm: str) -> asyncssh.SSHKey | None:
+        """The plain host key behind the pod's port, proven by its key exchange. Reads no file of ours."""
+        return await asyncssh.get_server_host_key(
+            pod.address,
+            pod.ssh_port,
+            kex_algs=list(self.algorithms.kex),
+            server_host_key_algs=[algorithm],
+            config=None,
+        )
+
+    def _misplaced(self, pod: Pod) -> Refusal | None:
+        address = ipaddress.ip_address(pod.address)
+        if any(address in network for network in self.networks):
+            return None
+        return Refusal(
+            Reason.ADDRESS_NOT_ALLOWED,
+            f"The server {pod.server} has an address outside the networks of notebook servers. "
+            "Ask the administrator of this hub.",
+        )
+
+    def _remember(self, pod: Pod) -> None:
+        self._seen[pod] = None
+        while len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+
+    async def _suspect(self, pod: Pod) -> None:
+        with suppress(OSError):
+            await self.lost(pod)
+
+
+def _proof(admission: Admission) -> Proof:
+    if admission.how is How.CERTIFICATE and admission.certificate is not None:
+        return Proof(certificate=line_of(admission.certificate))
+    return Proof(raw_key=admission.key.fingerprint)
