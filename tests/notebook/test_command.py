@@ -53,7 +53,7 @@ def test_enabled_the_server_has_the_pid_that_was_started_and_its_own_signals(not
         ("http://127.0.0.1.example.org", "must begin with https"),
         ("ftp://ssh.example.org", "must look like https"),
         ("https://", "must look like https"),
-        ("https://user:word@ssh.example.org", "must not hold a user name"),
+        ("https://user:hidden@ssh.example.org", "must not hold a user name"),
         ("https://ssh.example.org/?x", "must look like https"),
         ("https://ssh.example.org:port", "is not a URL"),
     ],
@@ -65,14 +65,21 @@ def test_an_address_that_would_show_the_token_is_refused_and_the_server_starts_w
     done = _run("--", "echo", "notebook", **settings)
     assert (done.returncode, done.stdout) == (0, "notebook\n")
     assert sentence in done.stderr
-    assert "word" not in done.stderr
+    assert "hidden" not in done.stderr
     assert _run(**settings).returncode == 2
 
 
 @pytest.mark.parametrize(
     "url",
-    ["https://x.org/ssh/", "http://127.0.0.1:9", "http://[::1]:9", "http://localhost", "http://ssh-api:8000"]
-    + ["http://ssh-api.hub.svc", "http://ssh-api.hub.svc.cluster.local:8000"],
+    [
+        "https://x.org/ssh/",
+        "http://127.0.0.1:9",
+        "http://[::1]:9",
+        "http://localhost",
+        "http://ssh-api:8000",
+        "http://ssh-api.hub.svc",
+        "http://ssh-api.hub.svc.cluster.local:8000",
+    ],
 )
 def test_an_address_that_keeps_the_token_private_is_accepted(url: str) -> None:
     # The next thing to be missed is the token: so the address was good.

@@ -1,4 +1,4 @@
-"""Why: the bastion's fallback reads each pod's keys from here, and a pod's owner must not be able to be slowed by it."""
+"""Why: the bastion's fallback reads each pod's keys from here, and it must not cost the notebook anything."""
 
 from __future__ import annotations
 

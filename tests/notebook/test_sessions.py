@@ -68,7 +68,11 @@ def test_sftp_and_scp_copy_both_ways(running: Notebook, tmp_path: Path) -> None:
         assert back.read_bytes() == data
     batch = b"pwd\n"
     done = subprocess.run(
-        ["sftp", "-b", "-", *running.options(key), "127.0.0.1"], input=batch, capture_output=True, timeout=60, check=True
+        ["sftp", "-b", "-", *running.options(key), "127.0.0.1"],
+        input=batch,
+        capture_output=True,
+        timeout=60,
+        check=True,
     )
     assert str(running.home).encode() in done.stdout
 

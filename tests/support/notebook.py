@@ -20,7 +20,7 @@ from tests.support.enrolment_api import HOST_NAME, PRINCIPAL, EnrolmentApi, make
 FOLDER = Path(__file__).parents[2] / "deploy/notebook/jupyterhub_bastion_notebook"
 PYTHON = os.environ.get("NOTEBOOK_PYTHON", sys.executable)
 """The interpreter to run the pod side with: notebook images have older ones than we do."""
-TOKEN = "jupyterhub-token-secret"  # noqa: S105
+TOKEN = "jupyterhub-token-secret"
 ACCOUNT = pwd.getpwuid(os.getuid())
 _LIMIT = 60.0
 
@@ -52,8 +52,10 @@ class Notebook:
             "SSH_BASTION_AUTHORIZED_KEYS": str(self.authorized_keys),
         }
         self.prefix: tuple[str, ...] = ()
+        self.program: tuple[str, ...] = (PYTHON, str(FOLDER))
         self._lines: list[str] = []
         self._said = threading.Condition()
+        self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "known_hosts").write_text(api.known_hosts)
 
@@ -62,8 +64,9 @@ class Notebook:
     def start(self, *command: str, options: Sequence[str] = ()) -> None:
         """Start, with COMMAND `sleep infinity` when none is given."""
         self._lines.clear()
+        self._closed = False
         self._process = subprocess.Popen(
-            [*self.prefix, PYTHON, str(FOLDER), *options, "--", *(command or ("sleep", "infinity"))],
+            [*self.prefix, *self.program, *options, "--", *(command or ("sleep", "infinity"))],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -100,7 +103,7 @@ class Notebook:
 
     def supervisor(self) -> int:
         """The supervisor's pid."""
-        (pid,) = (pid for pid in children_of(self.pid) if str(FOLDER).encode() in command_line(pid))
+        (pid,) = (pid for pid in children_of(self.pid) if FOLDER.name.encode() in command_line(pid))
         return pid
 
     def listener(self) -> int:
@@ -126,7 +129,8 @@ class Notebook:
             self._process.terminate()
         status = self._process.wait(_LIMIT)
         with self._said:
-            assert self._said.wait_for(lambda: self._process is None, _LIMIT), self._lines
+            assert self._said.wait_for(lambda: self._closed, _LIMIT), self._lines
+        self._process = None
         return status
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
@@ -137,8 +141,7 @@ class Notebook:
                     self._lines.append(line.decode(errors="replace").rstrip("\n"))
                     self._said.notify_all()
         with self._said:
-            if self._process is process:
-                self._process = None
+            self._closed = True
             self._said.notify_all()
 
     # -- clients

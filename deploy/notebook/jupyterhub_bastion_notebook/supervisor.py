@@ -116,8 +116,10 @@ class Supervisor:
             self._sftp_server = program or "/bin/false"
         variables = dict(os.environb)
         carried = environment.carry(variables, escapes=self._sshd.escapes)
-        for name, why in carried.left_out:
-            say(f"The variable {name} is missing in SSH sessions: {why}.")
+        for why in sorted({why for _, why in carried.left_out}):
+            names = sorted(name for name, reason in carried.left_out if reason == why)
+            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+            say(f"Missing in SSH sessions, because {why}: {', '.join(names[:20])}{more}.")
         self._variables = carried.line
         if self._script is not None:
             level = b'"SHLVL=' + session.FIRST_SHELL_LEVEL + b'"\n'
