@@ -19,7 +19,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/run.made .venv/hub.made openssh ## A JupyterHub, the api and the bastion on this machine; CHECK=1 tries everything and ends
-	@exec $(RUN)/bin/python deploy/demo $(if $(CHECK),--check)
+	@exec $(RUN)/bin/python -m deploy.demo $(if $(CHECK),--check)
 
 check: .venv/dev.made ## Lint, types and import contracts: the fast part
 	$(DEV)/bin/ruff check
