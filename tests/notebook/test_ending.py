@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,21 @@ def test_an_sshd_that_dies_is_started_again_and_sessions_outlive_it(notebook: No
         session.stdin.write(b"after\n")
         session.stdin.flush()
         assert session.stdout.readline() == b"after\n"
+
+
+def test_a_port_that_somebody_took_is_given_up_and_the_api_hears_the_new_one(notebook: Notebook) -> None:
+    notebook.start()
+    port = notebook.ready().ssh_port
+    supervisor, listener = notebook.supervisor(), notebook.listener()
+    gone = Ends([listener])
+    kill(supervisor, signal.SIGSTOP)
+    kill(listener)
+    gone.wait()
+    with socket.create_server(("127.0.0.1", port)):
+        kill(supervisor, signal.SIGCONT)
+        new = notebook.api.wait_for("POST", "/enrolments", 2).body["ssh_port"]
+        assert new != port
+        notebook.wait_for_line(rf"sshd: Server listening on 127.0.0.1 port {new}\.")
 
 
 def test_a_killed_supervisor_takes_its_listener_along_and_leaves_the_server_alone(notebook: Notebook) -> None:

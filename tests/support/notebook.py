@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.enrolment_api import HOST_NAME, PRINCIPAL, EnrolmentApi, make_key, sign
@@ -176,7 +176,7 @@ class Notebook:
         return subprocess.run(command, input=stdin, capture_output=True, timeout=_LIMIT, check=False)
 
     @contextlib.contextmanager
-    def session(self, key: Path, command: str) -> Iterable[subprocess.Popen[bytes]]:  # type: ignore[misc]
+    def session(self, key: Path, command: str) -> Iterator[subprocess.Popen[bytes]]:
         """A session that runs while the test does something else."""
         with subprocess.Popen(
             ["ssh", *self.options(key), "127.0.0.1", command],
