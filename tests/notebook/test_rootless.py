@@ -118,6 +118,21 @@ def test_everything_of_a_killed_server_ends_without_root_too(image: Notebook) ->
     assert list(image.runtime.iterdir()) == []
 
 
+def test_a_root_whose_account_is_locked_is_told_how_to_unlock_it(notebook: Notebook) -> None:
+    if obstacle := _obstacle():
+        pytest.skip(obstacle)
+    shadow = notebook.folder / "shadow"
+    shadow.write_text("root:!:19000:0:99999:7:::\n")
+    script = f"mount --bind '{shadow}' /etc/shadow && exec \"$@\""
+    notebook.prefix = ("unshare", "-m", "sh", "-c", script, "sh")
+    notebook.start()
+    assert notebook.ready().ssh(notebook.certificate(), "true").returncode == 255
+    assert "sshd: User root not allowed because account is locked" in notebook.log
+    assert "run: usermod -p '*' root" in notebook.log
+    shadow.write_text("root:*:19000:0:99999:7:::\n")
+    assert notebook.ssh(notebook.folder / "user", "echo in").stdout == b"in\n"
+
+
 def test_a_user_id_without_an_account_is_told_so_and_the_server_runs(image: Notebook) -> None:
     passwd = image.home.parent / "passwd"
     passwd.write_text("root:x:0:0::/root:/bin/sh\n")

@@ -118,6 +118,15 @@ def find(host_key: Path) -> Sshd:
     return Sshd(program=program, defaults={keyword: value for keyword, _, value in pairs})
 
 
+def is_locked(account: Account) -> bool:
+    """Whether sshd will refuse the account whatever key comes; only a root sshd can see that, and so can we."""
+    try:
+        lines = Path("/etc/shadow").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.startswith(f"{account.name}:!") for line in lines)
+
+
 def find_sftp_server() -> str | None:
     """The sftp-server program, where the usual distributions keep it."""
     places = ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh", "/usr/libexec", "/usr/lib/misc")

@@ -105,6 +105,9 @@ class Supervisor:
         key = self._storage.path / "host_key"
         self._host_key = sshd.make_host_key(key)
         self._sshd = sshd.find(key)
+        if sshd.is_locked(self._account):
+            name = self._account.name
+            say(f"sshd will let nobody in: the account {name} is locked. In the image, run: usermod -p '*' {name}")
         self._ssh_port = self._settings.ssh_port or ports.free(self._settings.listen)
         self._script = self._session_script()
         self._sftp_server = "internal-sftp"
