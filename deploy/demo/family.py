@@ -8,17 +8,19 @@ and ends it. The keeper hears the terminal and passes it on; the stage ends when
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "notebook"))
-from jupyterhub_bastion_notebook import children  # noqa: E402 - one place knows how Linux ties processes together
+from jupyterhub_bastion_notebook import children  # one place knows how Linux ties processes together
 
 LAUNCHER = children.__file__
 """`LAUNCHER PARENT COMMAND...` becomes COMMAND, which the kernel kills when PARENT ends."""
@@ -59,14 +61,12 @@ def _leave(play: Callable[[Path], int], folder: Path) -> None:
     status = 1
     try:
         status = play(folder)
+    except BaseException:  # noqa: BLE001 - the root of this process
+        traceback.print_exc()
     finally:
         _clear(folder)
-        with_output_flushed = (sys.stdout, sys.stderr)
-        for stream in with_output_flushed:
-            try:
-                stream.flush()
-            except OSError:  # the terminal is gone
-                status = status or 1
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stdout.flush()
         os._exit(status)
 
 

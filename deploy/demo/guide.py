@@ -39,7 +39,7 @@ Ctrl-C ends all of this and removes it."""
 
 def fetch_command(scene: Scene) -> str:
     """Get a certificate with curl: the token is in a file, since command lines can be read by everybody."""
-    body = r'{\"public_key\":\"$(cat key.pub)\"}'
+    body = r"{\"public_key\":\"$(cat key.pub)\"}"
     extract = "import json, sys; print(json.load(sys.stdin)['certificate'])"
     return (
         f'curl -fsS -H @token-header -H "Content-Type: application/json" -d "{body}" \\\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 from deploy.demo.guide import guide
 from deploy.demo.parts import DemoFailed, Parts, say, wait_for
@@ -29,7 +30,8 @@ async def _play(scene: Scene, *, check: bool) -> int:
     work = asyncio.create_task(_perform(scene, parts, check=check))
     stop = asyncio.create_task(told.wait())
     try:
-        await asyncio.wait({work, stop, parts.broken}, return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [work, stop, parts.broken]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if told.is_set():
             say("\nStopping.")
             return 130 if check else 0
