@@ -173,6 +173,7 @@ class Sessions:
     def __init__(self, cookies: Cookies, clock: Clock) -> None:
         self._cookies = cookies
         self._clock = clock
+        self.origin = cookies.origin
         self._ended: dict[str, int] = {}
 
     def begin(self, response: Response, user: str, admin: bool, before: Session | None = None) -> Session:
@@ -211,7 +212,7 @@ class Sessions:
 
     def judge_form(self, session: Session, token: str, headers: Mapping[str, str]) -> Refusal | None:
         """None when this form came from our own page in this session."""
-        if refusal := judge_origin(headers, self._cookies.origin):
+        if refusal := judge_origin(headers, self.origin):
             return refusal
         if not hmac.compare_digest(token.encode("utf-8", "replace"), session.form_token.encode()):
             return _STALE_FORM
