@@ -2,14 +2,14 @@
 
 Accepted from users: ed25519, ecdsa on the NIST curves, their security-key forms (`sk-…`), and RSA from 3072
 bits. A key is compared by its wire bytes, never by its text. asyncssh parses the key, so that a point that is
-not on its curve never becomes a `PublicKey`.
+not on its NIST curve never becomes a `PublicKey`. (For ed25519 nobody checks that before a signature does.)
 """
 
 import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -17,6 +17,8 @@ import asyncssh
 from ca.errors import MalformedKey
 
 MIN_RSA_BITS = 3072
+MAX_RSA_BITS = 16384
+"""OpenSSH reads no larger number: a larger key could never be used."""
 MAX_KEY_BYTES = 8192
 """Wire bytes of one key; RSA with 16384 bits needs about 2100."""
 
@@ -32,6 +34,14 @@ USER_ALGORITHMS = frozenset(
     }
 )
 HOST_ALGORITHMS = USER_ALGORITHMS - {"sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"}
+
+_POINTS: Mapping[str, tuple[bytes, int]] = {
+    "ecdsa-sha2-nistp256": (b"nistp256", 65),
+    "ecdsa-sha2-nistp384": (b"nistp384", 97),
+    "ecdsa-sha2-nistp521": (b"nistp521", 133),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", 65),
+}
+"""The curve that an algorithm stands for, and the bytes of one of its points when not compressed."""
 
 _HOW_TO = "Make one with: ssh-keygen -t ed25519"
 _OPTION_NAME = re.compile(r"[A-Za-z0-9-]+")
@@ -84,10 +94,10 @@ def parse_key_blob(blob: bytes, *, algorithms: frozenset[str] = USER_ALGORITHMS,
         key = asyncssh.public_key.decode_ssh_public_key(blob)
     except (asyncssh.KeyImportError, ValueError, OverflowError):
         raise MalformedKey(f"The {algorithm} public key is damaged. Copy the whole line of the .pub file.") from None
-    if key.public_data != blob:
+    if key.public_data != blob or (algorithm in _POINTS and not _plain_point(algorithm, blob)):
         raise MalformedKey(f"The {algorithm} public key is not in its canonical form.")
-    if algorithm == "ssh-rsa" and (bits := _rsa_bits(blob)) < MIN_RSA_BITS:
-        raise MalformedKey(f"RSA keys need {MIN_RSA_BITS} bits; this one has {bits}. {_HOW_TO}")
+    if algorithm == "ssh-rsa" and not MIN_RSA_BITS <= (bits := _rsa_bits(blob)) <= MAX_RSA_BITS:
+        raise MalformedKey(f"RSA keys need {MIN_RSA_BITS} to {MAX_RSA_BITS} bits; this one has {bits}. {_HOW_TO}")
     return PublicKey(algorithm=algorithm, blob=blob, comment=comment)
 
 
@@ -122,10 +132,12 @@ def parse_authorized_keys(text: str | bytes, *, max_keys: int = 1000) -> tuple[A
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
     found: list[AuthorizedKey] = []
-    for line in text.splitlines():
+    # sshd ends a line at a newline only. Were other separators to end one here, what follows them in the comment
+    # of a restricted key would count as a key of its own, without the restrictions.
+    for line in text.split("\n"):
         if len(found) >= max_keys:
             break
-        entry = _authorized_line(line.strip())
+        entry = _authorized_line(line.strip(" \t\r"))
         if entry is not None:
             found.append(entry)
     return tuple(found)
@@ -135,7 +147,7 @@ def _authorized_line(line: str) -> AuthorizedKey | None:
     if not line or line.startswith("#") or len(line) > 4 * MAX_KEY_BYTES:
         return None
     options: tuple[str, ...] = ()
-    if line.split(None, 1)[0] not in USER_ALGORITHMS:
+    if line.replace("\t", " ").partition(" ")[0] not in USER_ALGORITHMS:
         split = _split_options(line)
         if split is None:
             return None
@@ -155,7 +167,7 @@ def _split_options(line: str) -> tuple[tuple[str, ...], str] | None:
     quoted = False
     chars: Iterator[tuple[int, str]] = enumerate(line)
     for at, char in chars:
-        if char == "\\" and quoted and line[at + 1 : at + 2] == '"':
+        if char == "\\" and line[at + 1 : at + 2] == '"':
             current += '\\"'
             next(chars)
         elif char == '"':
@@ -196,10 +208,25 @@ def _decode(encoded: str) -> bytes:
 
 def _rsa_bits(blob: bytes) -> int:
     """Bits of the modulus; `blob` is a well-formed ssh-rsa key (string type, mpint e, mpint n)."""
+    return int.from_bytes(_fields(blob)[1], "big").bit_length()
+
+
+def _plain_point(algorithm: str, blob: bytes) -> bool:
+    """Whether the curve inside is the one outside and the point is not compressed (RFC 5656 section 3.1).
+
+    asyncssh takes compressed points, and a curve under another one's name; OpenSSH takes neither.
+    """
+    curve, point = _fields(blob)
+    wanted, size = _POINTS[algorithm]
+    return curve == wanted and len(point) == size and point[0] == 4
+
+
+def _fields(blob: bytes) -> tuple[bytes, bytes]:
+    """The second and third string of a key that was parsed: curve and point, or an RSA key's e and n."""
     at = 0
     fields: list[bytes] = []
     for _ in range(3):
         size = int.from_bytes(blob[at : at + 4], "big")
         fields.append(blob[at + 4 : at + 4 + size])
         at += 4 + size
-    return int.from_bytes(fields[2], "big").bit_length()
+    return fields[1], fields[2]
