@@ -27,6 +27,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 
 from ca.errors import MalformedCertificate
 
@@ -63,7 +64,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Every field of a certificate. Nothing in here has been verified."""
+    """Every field of a certificate. Nothing in here has been verified. Equality is that of what is signed."""
 
     kind: int
     key_blob: bytes = field(repr=False)
@@ -76,8 +77,8 @@ class Certificate:
     extensions: tuple[tuple[str, bytes], ...]
     ca_blob: bytes = field(repr=False)
     nonce: bytes = field(repr=False)
-    signed: bytes = field(repr=False, default=b"")
-    signature: bytes = field(repr=False, default=b"")
+    signed: bytes = field(repr=False, compare=False, default=b"")
+    signature: bytes = field(repr=False, compare=False, default=b"")
 
 
 def string(data: bytes) -> bytes:
@@ -182,21 +183,28 @@ def decode(blob: bytes) -> Certificate:
 class _Reader:
     """Takes fields off the front of a byte string; anything missing is malformed."""
 
+    __slots__ = ("_data", "_size", "at")
+
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._size = len(data)
         self.at = 0
 
-    def _take(self, size: int) -> bytes:
-        if size > len(self._data) - self.at:
-            raise MalformedCertificate("The certificate ends too early.")
-        self.at += size
-        return self._data[self.at - size : self.at]
-
     def number(self, size: int) -> int:
-        return int.from_bytes(self._take(size), "big")
+        end = self.at + size
+        if end > self._size:
+            raise MalformedCertificate("The certificate ends too early.")
+        value = int.from_bytes(self._data[self.at : end], "big")
+        self.at = end
+        return value
 
     def string(self) -> bytes:
-        return self._take(self.number(4))
+        start = self.at + 4
+        end = start + int.from_bytes(self._data[self.at : start], "big")
+        if end > self._size:
+            raise MalformedCertificate("The certificate ends too early.")
+        self.at = end
+        return self._data[start:end]
 
     def text(self) -> str:
         try:
@@ -205,17 +213,20 @@ class _Reader:
             raise MalformedCertificate("The certificate holds text that is not UTF-8.") from None
 
     def more(self) -> bool:
-        return self.at < len(self._data)
+        return self.at < self._size
 
     def end(self) -> None:
         if self.more():
             raise MalformedCertificate("The certificate has bytes after its end.")
 
 
+# Nearly every certificate carries one of a few lists of options: both ways they are worth remembering.
+@lru_cache(maxsize=64)
 def _encode_options(options: tuple[tuple[str, bytes], ...]) -> bytes:
     return b"".join(string(name.encode("ascii")) + string(data) for name, data in options)
 
 
+@lru_cache(maxsize=64)
 def _decode_options(data: bytes) -> tuple[tuple[str, bytes], ...]:
     reader = _Reader(data)
     options: list[tuple[str, bytes]] = []

@@ -7,7 +7,8 @@
 import ipaddress
 from dataclasses import dataclass
 
-import asyncssh
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ca.certificate import Certificate, Kind, decode, string
 from ca.errors import Malformed, MalformedCertificate, MalformedName, Reason, Refusal
@@ -18,6 +19,7 @@ from ca.revocation import Revocations
 
 MAX_PRINCIPALS = 256
 
+_ED25519_SIGNATURE = string(b"ssh-ed25519") + (64).to_bytes(4, "big")  # RFC 8709 section 6, then 64 bytes
 _LOGIN_AGAIN = "Log in again for a new certificate."
 
 
@@ -94,10 +96,14 @@ def examine(
 
 def _signed_by(ca: PublicKey, certificate: Certificate) -> bool:
     # A CA key is ed25519 (`ca.signer`), so a signature of any other kind is not ours whatever it says.
-    if ca.algorithm != "ssh-ed25519" or not certificate.signature.startswith(string(b"ssh-ed25519")):
+    head, raw = certificate.signature[:-64], certificate.signature[-64:]
+    if ca.algorithm != "ssh-ed25519" or head != _ED25519_SIGNATURE:
         return False
-    key = asyncssh.public_key.decode_ssh_public_key(ca.blob)
-    return bool(key.verify(certificate.signed, certificate.signature))
+    try:
+        Ed25519PublicKey.from_public_bytes(ca.blob[-32:]).verify(raw, certificate.signed)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _refuse_time(certificate: Certificate, now: float) -> Refusal | None:
@@ -125,14 +131,20 @@ def _refuse_critical(certificate: Certificate, peer: str | None) -> Refusal | No
 
 
 def _address_allowed(data: bytes, peer: str) -> bool:
-    """PROTOCOL.certkeys: a string holding a comma-separated list of addresses in CIDR form."""
+    """PROTOCOL.certkeys: a string holding a comma-separated list of addresses in CIDR form.
+
+    As strict as OpenSSH: host bits or a written-out netmask spoil the whole list.
+    """
     size = int.from_bytes(data[:4], "big")
     if len(data) < 4 or len(data) != 4 + size:
         return False
     try:
         address = ipaddress.ip_address(peer)
-        networks = [ipaddress.ip_network(text, strict=False) for text in data[4:].decode("ascii").split(",")]
+        texts = data[4:].decode("ascii").split(",")
+        networks = [ipaddress.ip_network(text, strict=True) for text in texts]
     except ValueError:
+        return False
+    if any("." in text.partition("/")[2] for text in texts):
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any(candidate in network for network in networks for candidate in (address, mapped) if candidate)

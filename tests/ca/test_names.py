@@ -122,8 +122,30 @@ def test_ssh_takes_login_and_host_name_as_they_are(server: Server) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "=", "=4", "=zz", "=4A", "=61", "A", "alice+", "+gpu", "a+b+c", "alice/gpu", "=ff", "=c3", "-x", "a\n", "ü"]
-    + ["alice+-gpu", "a b", "a,b", "a*", "a%", "a:1"],
+    [
+        "",
+        "=",
+        "=4",
+        "=zz",
+        "=4A",
+        "=61",
+        "A",
+        "alice+",
+        "+gpu",
+        "a+b+c",
+        "alice/gpu",
+        "=ff",
+        "=c3",
+        "-x",
+        "a\n",
+        "ü",
+        "alice+-gpu",
+        "a b",
+        "a,b",
+        "a*",
+        "a%",
+        "a:1",
+    ],
 )
 def test_a_login_outside_the_grammar_is_malformed(text: str) -> None:
     with pytest.raises(MalformedName):
@@ -132,9 +154,29 @@ def test_a_login_outside_the_grammar_is_malformed(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "alice", "alice:1", "alice/", "alice/:", "alice/:0", "alice/:01", "alice/:-1", "alice/:1 ", "alice/:1\n"]
-    + ["alice/:١", "/gpu:1", "alice/gpu:1,bob/:1", "*/:1", "alice/*:1", "alice/a/b:1", "alice/a:1:2", "Alice/:1"]
-    + [f"alice/:{1 << 63}", "alice/:9999999999999999999", "alice/:99999999999999999999"],
+    [
+        "",
+        "alice",
+        "alice:1",
+        "alice/",
+        "alice/:",
+        "alice/:0",
+        "alice/:01",
+        "alice/:-1",
+        "alice/:1 ",
+        "alice/:1\n",
+        "alice/:١",
+        "/gpu:1",
+        "alice/gpu:1,bob/:1",
+        "*/:1",
+        "alice/*:1",
+        "alice/a/b:1",
+        "alice/a:1:2",
+        "Alice/:1",
+        f"alice/:{1 << 63}",
+        "alice/:9999999999999999999",
+        "alice/:99999999999999999999",
+    ],
 )
 def test_a_principal_outside_the_grammar_is_malformed(text: str) -> None:
     with pytest.raises(MalformedName):
@@ -236,8 +278,18 @@ def test_jupyterhubs_start_time_becomes_exact_microseconds() -> None:
 
 @pytest.mark.parametrize(
     "started",
-    ["", "yesterday", "2026-13-01T00:00:00Z", "17630", "\ud800", "2026-11-21"]
-    + ["2026-11-21T23:12:26\0", "2026-11-21T23:12:26.2799031Z", "2026-11-21T25:12:26Z", "٢026-11-21T23:12:26Z"],
+    [
+        "",
+        "yesterday",
+        "2026-13-01T00:00:00Z",
+        "17630",
+        "�",
+        "2026-11-21",
+        "2026-11-21T23:12:26\x00",
+        "2026-11-21T23:12:26.2799031Z",
+        "2026-11-21T25:12:26Z",
+        "٢026-11-21T23:12:26Z",
+    ],
 )
 def test_a_start_time_that_cannot_be_read_is_malformed(started: str) -> None:
     with pytest.raises(MalformedName):

@@ -1,4 +1,4 @@
-"""Why: OpenSSH's own reading of a certificate is the one that counts, so every certificate made in tests passes here."""
+"""Why: OpenSSH's own reading of a certificate is what counts, so every certificate made in tests passes here."""
 
 from __future__ import annotations
 
