@@ -6,6 +6,7 @@ count is a metric.
 """
 
 import json
+import math
 import threading
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -218,7 +219,8 @@ def line(event: Event, at: float) -> str:
     shown: dict[str, object] = {"audit": event.name, "at": moment}
     for one in fields(event):
         value = getattr(event, one.name)
-        if value is not None:
+        # JSON has no word for infinity: one such number would make the whole line unreadable.
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value)):
             shown[one.name] = list(value) if isinstance(value, tuple) else value
     return json.dumps(shown, ensure_ascii=True, separators=(",", ":"))
 
