@@ -49,6 +49,21 @@ class Front:
     asked: list[ChannelOpen | ChannelRequest | GlobalRequest] = field(default_factory=list)
     inside: list[tuple[str, bytes]] = field(default_factory=list)
     ended: list[Exception | None] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def saw(self, kind: type) -> object:
+        """What was asked that means this, once it was."""
+        async with asyncio.timeout(20):
+            while True:
+                for one in self.asked:
+                    if isinstance(one.meaning, kind):
+                        return one.meaning
+                self.news.clear()
+                await self.news.wait()
+
+    def _keep(self, asked: ChannelOpen | ChannelRequest | GlobalRequest) -> None:
+        self.asked.append(asked)
+        self.news.set()
 
     async def offer(self, login: str, blob: bytes) -> bool:
         self.offered.append((login, blob))
@@ -84,21 +99,21 @@ class Front:
             raise RelayRefused(f"Your server cannot be reached ({failure.trouble.value}).") from failure
 
     def decide_open(self, asked: ChannelOpen) -> ToPod | Tunnel | Refusal:
-        self.asked.append(asked)
+        self._keep(asked)
         if isinstance(asked.meaning, DirectTcp) and asked.meaning.host == "pod.hub":
             return Tunnel("127.0.0.1", self.door.tunnel_port or self.door.sshd.port)
         return self._judge(asked) or ToPod()
 
     def decide_request(self, asked: ChannelRequest) -> Refusal | None:
-        self.asked.append(asked)
+        self._keep(asked)
         return self._judge(asked)
 
     def decide_global(self, asked: GlobalRequest) -> Refusal | None:
-        self.asked.append(asked)
+        self._keep(asked)
         return self._judge(asked)
 
     def decide_pod_open(self, asked: ChannelOpen) -> Refusal | None:
-        self.asked.append(asked)
+        self._keep(asked)
         return self._judge(asked)
 
     def closed(self, exc: Exception | None) -> None:
@@ -246,7 +261,11 @@ class Way:
 
 
 async def run(
-    command: Sequence[str | bytes], *, stdin: bytes | None = b"", env: Mapping[str, str] | None = None, limit: float = 60
+    command: Sequence[str | bytes],
+    *,
+    stdin: bytes | None = b"",
+    env: Mapping[str, str] | None = None,
+    limit: float = 60,
 ) -> Answer:
     """Run a command to its end."""
     process = await asyncio.create_subprocess_exec(
