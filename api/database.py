@@ -54,6 +54,17 @@ class Database:
         """Close every connection."""
         await self.engine.dispose()
 
+    async def abandon(self) -> None:
+        """Close, because the file is not the one that was opened.
+
+        SQLite then leaves the write-ahead log of the old file in its place, where it would be read as the new
+        file's. What was in it is lost with the old file.
+        """
+        await self.close()
+        if self.path is not None and not self.is_in_place():
+            for suffix in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
 
 def connect(address: str) -> Database:
     """The database of a SQLAlchemy address; a SQLite file is made, with mode 0600. Raises `OSError`."""

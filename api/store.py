@@ -254,7 +254,7 @@ class Store:
         if database is not None:
             log.error("database_lost", note="nothing that was issued before now counts any more")
             self._database = None
-            await database.close()
+            await database.abandon()
         database = connect(self._address)
         try:
             meta = await bring_up(database, self._mark, now_ms)
@@ -288,7 +288,7 @@ class Store:
         self.problem = _SENTENCE
         database, self._database = self._database, None
         if database is not None:
-            await database.close()
+            await database.abandon()
         return StoreUnavailable(_SENTENCE)
 
     async def _prune(self, now_ms: int) -> None:
