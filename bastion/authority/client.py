@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -116,7 +116,7 @@ class Authority:
         body = await self._ask("GET", "/internal/state", MAX_STATE_BYTES, self._timeout + wait, params=query)
         return read_state(body, self._clock())
 
-    async def feed(self, pace: Pace | None = None) -> AsyncIterator[AuthorityState]:
+    async def feed(self, pace: Pace | None = None) -> AsyncGenerator[AuthorityState, None]:
         """The state for ever: each answer, the unchanged ones too (they carry how fresh it is).
 
         Failures are logged once, waited out and tried again; they never end the iteration.
