@@ -67,6 +67,7 @@ class Door:
         self._about: About | None = None
         self._registration: Registration[Door | Passage] | None = None
         self._turned_away: audit.ConnectionRefused | None = None
+        self._refused = False
         self._refused_actions = 0
         self._why = "client"
         self._over = asyncio.Event()
@@ -77,7 +78,7 @@ class Door:
         """Whether a signature would be welcome. Remembers the last stranger's key for the one line at the end."""
         welcome = await self._house.authenticator.offer(login, blob)
         if not welcome:
-            self._turned_away = self._stranger(login, blob)
+            self._turn_away(login, blob)
         return welcome
 
     async def prove(self, login: str, blob: bytes) -> Verdict:
@@ -85,7 +86,7 @@ class Door:
         self._proven = None
         judged = await self._house.authenticator.judge(login, blob, self._peer)
         if judged is None:
-            self._turned_away = self._stranger(login, blob)
+            self._turn_away(login, blob)
             return Verdict(False)
         if isinstance(judged, Refusal):
             self._refuse_entry(login, blob, judged)
@@ -363,7 +364,7 @@ class Door:
 
     def _refuse_entry(self, login: str, blob: bytes, refusal: Refusal) -> None:
         """One audit line for a proven credential that opens nothing."""
-        self._turned_away = None
+        self._turned_away, self._refused = None, True
         shown = certificate_of(blob)
         self._house.note(
             audit.ConnectionRefused(
@@ -376,10 +377,15 @@ class Door:
             )
         )
 
-    def _stranger(self, login: str, blob: bytes) -> audit.ConnectionRefused:
-        """What the one line says of somebody who never proved anything that counts here. Nothing is believed."""
+    def _turn_away(self, login: str, blob: bytes) -> None:
+        """Keep what the one line will say of somebody who never proves anything that counts here. Nothing of it is
+        believed. A foreign certificate says more than the bare key that ssh offers after it."""
+        if self._refused:
+            return
         foreign = is_certificate(blob)
-        return audit.ConnectionRefused(
+        if self._turned_away is not None and self._turned_away.reason == Reason.UNKNOWN_CA and not foreign:
+            return
+        self._turned_away = audit.ConnectionRefused(
             peer=self._peer,
             login=login[:MAX_SHOWN],
             identity=None,
