@@ -73,14 +73,14 @@ class Claims:
     until: float | None = None
 
 
-def judge_token(model: Mapping[str, object], service: str) -> TokenOwner | Refusal:
+def judge_token(model: object, service: str) -> TokenOwner | Refusal:
     """For what a token counts that answers `GET /hub/api/user` with `model`. `service` is our service's name.
 
     Raises `MalformedClaims` if the answer is not JupyterHub's.
     """
-    if model.get("kind") != "user":
+    if _mapping(model).get("kind") != "user":
         return Refusal(Reason.NOT_A_USER, "That token belongs to a service, not to a person.")
-    user, scopes = _text(model, "name"), _scopes(model)
+    user, scopes = _name(model), _scopes(model)
     if f"access:services!service={service}" in scopes:
         return TokenOwner(user, TokenKind.ACCESS)
     server = judge_enrolment(model)
@@ -93,15 +93,15 @@ def judge_token(model: Mapping[str, object], service: str) -> TokenOwner | Refus
     )
 
 
-def judge_enrolment(model: Mapping[str, object]) -> Server | Refusal:
+def judge_enrolment(model: object) -> Server | Refusal:
     """Which server a pod's own token speaks for: exactly one `access:servers!server=O/S`, and its user is O.
 
     A collaborator can mint a token with the scope of a server shared with him, and an admin who looks at a
     server leaves such a token there: neither is the owner. Raises `MalformedClaims`.
     """
-    if model.get("kind") != "user":
+    if _mapping(model).get("kind") != "user":
         return Refusal(Reason.NOT_A_USER, "That token belongs to a service, not to a server.")
-    user = _text(model, "name")
+    user = _name(model)
     access = {scope for scope in _scopes(model) if scope.partition("!")[0] == "access:servers"}
     if len(access) != 1:
         return Refusal(Reason.WRONG_TOKEN, "That token is not the token of one server: use its JUPYTERHUB_API_TOKEN.")
@@ -111,18 +111,18 @@ def judge_enrolment(model: Mapping[str, object]) -> Server | Refusal:
         return Refusal(Reason.WRONG_TOKEN, "That token is not the token of one server: use its JUPYTERHUB_API_TOKEN.")
     if owner != user:
         return Refusal(Reason.NOT_YOURS, "That token opens a server that belongs to somebody else.")
-    return Server(owner, name)
+    return _server(owner, name)
 
 
-def running_servers(model: Mapping[str, object]) -> tuple[Running, ...]:
+def running_servers(model: object) -> tuple[Running, ...]:
     """The active servers in a JupyterHub user model that holds `servers`. Raises `MalformedClaims`.
 
     Without `servers` (the token may not read them) there is nothing to be granted: that is an error of ours.
     """
-    servers = model.get("servers")
+    servers = _mapping(model).get("servers")
     if not isinstance(servers, Mapping):
         raise MalformedClaims("JupyterHub did not list the user's servers.")
-    owner = _text(model, "name")
+    owner = _name(model)
     found = (_running(owner, name, server) for name, server in servers.items())
     return tuple(one for one in found if one is not None)
 
@@ -132,18 +132,15 @@ def shared_servers(shares: Iterable[object], scope: str = CONNECT_SCOPE) -> froz
     found: set[Server] = set()
     for share in shares:
         server = _mapping(share).get("server")
-        owner = _text(_mapping(_mapping(server).get("user")), "name")
-        name = _mapping(server).get("name")
-        if not isinstance(name, str):
-            raise MalformedClaims("JupyterHub listed a share without a server name.")
-        if f"{scope}!server={owner}/{name}" in _scopes(_mapping(share)):
-            found.add(Server(owner, name))
+        shared = _server(_name(_mapping(server).get("user")), _mapping(server).get("name"))
+        if f"{scope}!server={shared.owner}/{shared.name}" in _scopes(share):
+            found.add(shared)
     return frozenset(found)
 
 
-def groups_of(model: Mapping[str, object]) -> frozenset[str]:
+def groups_of(model: object) -> frozenset[str]:
     """The user's JupyterHub groups; none where JupyterHub does not say."""
-    groups = model.get("groups")
+    groups = _mapping(model).get("groups")
     if not isinstance(groups, list):
         return frozenset()
     return frozenset(group for group in groups if isinstance(group, str))
@@ -151,7 +148,7 @@ def groups_of(model: Mapping[str, object]) -> frozenset[str]:
 
 def build_claims(
     owner: TokenOwner,
-    model: Mapping[str, object],
+    model: object,
     *,
     shared: Iterable[Running] = (),
     admin: bool = False,
@@ -162,7 +159,7 @@ def build_claims(
 
     `model` is JupyterHub's model of that very user, with `servers`. Raises `MalformedClaims`.
     """
-    if _text(model, "name") != owner.user:
+    if _name(model) != owner.user:
         raise MalformedClaims("JupyterHub answered with another user than was asked for.")
     own = running_servers(model)
     if owner.kind is TokenKind.SERVER:
@@ -193,10 +190,10 @@ def _running(owner: str, name: object, server: object) -> Running | None:
     started, pending = fields.get("started"), fields.get("pending")
     if fields.get("stopped") is True or not isinstance(started, str):
         return None
-    if not isinstance(name, str) or not (pending is None or isinstance(pending, str)):
+    if not (pending is None or isinstance(pending, str)):
         raise MalformedClaims("JupyterHub listed a server in a form that is not known.")
     try:
-        instance = Instance(Server(owner, name), instance_id(started))
+        instance = Instance(_server(owner, name), instance_id(started))
     except MalformedName as error:
         raise MalformedClaims(f"JupyterHub listed a server that cannot be read: {error}") from None
     return Running(instance=instance, ready=fields.get("ready") is True and pending is None, pending=pending)
@@ -208,15 +205,27 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
-def _text(model: Mapping[str, object], field: str) -> str:
-    value = model.get(field)
-    if not isinstance(value, str) or not value:
-        raise MalformedClaims(f"JupyterHub's answer has no {field}.")
-    return value
+def _name(model: object) -> str:
+    """The name of a user. It becomes a key id, and OpenSSH reads no certificate with a NUL in there."""
+    name = _mapping(model).get("name")
+    if not isinstance(name, str) or not name:
+        raise MalformedClaims("JupyterHub's answer has no name.")
+    if "\0" in name:
+        raise MalformedClaims("JupyterHub's answer has a name that cannot be written into a certificate.")
+    return _server(name, "").owner
 
 
-def _scopes(model: Mapping[str, object]) -> frozenset[str]:
-    scopes = model.get("scopes")
+def _server(owner: str, name: object) -> Server:
+    if not isinstance(name, str):
+        raise MalformedClaims("JupyterHub listed a server without a name.")
+    try:
+        return Server(owner, name)
+    except MalformedName as error:
+        raise MalformedClaims(f"JupyterHub's answer has a name that cannot be read: {error}") from None
+
+
+def _scopes(model: object) -> frozenset[str]:
+    scopes = _mapping(model).get("scopes")
     if not isinstance(scopes, list):
         raise MalformedClaims("JupyterHub's answer has no scopes.")
     return frozenset(scope for scope in scopes if isinstance(scope, str))
