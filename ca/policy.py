@@ -4,6 +4,7 @@
 the earliest of everything that limits it. A property test holds it to that.
 """
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from ca.trust import MAX_PRINCIPALS, Presented
 CLOCK_SKEW = 60
 """Seconds by which a certificate begins in the past, for clients and pods whose clocks run behind."""
 MIN_LIFETIME = 60
+MAX_PRINCIPAL_BYTES = 32768
+"""For all principals together; a certificate that names more is longer than ours may be (`ca.certificate`)."""
 HOP_LIFETIME = 300
 
 
@@ -107,10 +110,10 @@ def decide(request: CertificateRequest, claims: Claims, rules: Rules, now: float
     chosen = _choose(request.servers, claims, rules)
     if isinstance(chosen, Refusal):
         return chosen
-    if len(chosen) > MAX_PRINCIPALS:
+    if len(chosen) > MAX_PRINCIPALS or (len(chosen) > 1 and _principal_bytes(chosen) > MAX_PRINCIPAL_BYTES):
         return Refusal(
             Reason.TOO_MANY_SERVERS,
-            f"You can enter {len(chosen)} servers, and a certificate names at most {MAX_PRINCIPALS}: say which one.",
+            f"You can enter {len(chosen)} servers, which is more than a certificate can name: say which one.",
         )
     capabilities = rules.capabilities_of(claims.groups)
     if not capabilities:
@@ -118,10 +121,9 @@ def decide(request: CertificateRequest, claims: Claims, rules: Rules, now: float
     end = _end(request, claims, rules, chosen, now)
     if isinstance(end, Refusal):
         return end
-    if rules.bind_source_address and request.peer is None:
-        return Refusal(
-            Reason.SOURCE_ADDRESS, "Your network address is not known, and certificates here are bound to it."
-        )
+    address = _bound_address(request.peer) if rules.bind_source_address else None
+    if isinstance(address, Refusal):
+        return address
     return Grant(
         user=claims.user,
         key=request.key,
@@ -130,7 +132,7 @@ def decide(request: CertificateRequest, claims: Claims, rules: Rules, now: float
         capabilities=capabilities,
         valid_after=int(now) - CLOCK_SKEW,
         valid_before=end,
-        source_address=request.peer if rules.bind_source_address else None,
+        source_address=address,
         as_admin=any(one.via is Via.ADMIN for one in chosen),
     )
 
@@ -141,6 +143,8 @@ def decide_hop(
     """Whether the bastion may log in to `instance`, which runs, for the holder of a user certificate."""
     if instance not in presented.instances:
         return Refusal(Reason.NOT_NAMED, "The certificate does not name this run of the server.")
+    if presented.valid_before <= now:
+        return Refusal(Reason.EXPIRED, "The certificate has expired. Log in again for a new one.")
     return _hop(presented.user, key, instance, presented.capabilities, presented.valid_before, now, random_bits)
 
 
@@ -175,6 +179,21 @@ def _choose(wanted: tuple[Server, ...] | None, claims: Claims, rules: Rules) -> 
     if not wanted:
         return Refusal(Reason.NO_SERVER, "Say which server the certificate is for.")
     return tuple(by_server[server] for server in dict.fromkeys(wanted))
+
+
+def _principal_bytes(chosen: tuple[Running, ...]) -> int:
+    return sum(4 + len(one.instance.principal) for one in chosen)
+
+
+def _bound_address(peer: str | None) -> str | Refusal:
+    """The address as `source-address` takes it: an IPv4 address as such, also where a dual-stack socket mapped it."""
+    try:
+        address = ipaddress.ip_address((peer or "").partition("%")[0])
+    except ValueError:
+        return Refusal(
+            Reason.SOURCE_ADDRESS, "Your network address is not known, and certificates here are bound to it."
+        )
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _admin_may(claims: Claims, rules: Rules) -> bool:

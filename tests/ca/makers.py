@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,7 +19,7 @@ from ca.trust import TrustedKeys
 from tests.support import ssh_keygen
 
 NOW = 1_763_000_000.5
-FILE_KEYS = {
+FILE_KEYS: dict[str, tuple[str, dict[str, Any]]] = {
     "ed25519": ("ssh-ed25519", {}),
     "ecdsa-256": ("ecdsa-sha2-nistp256", {}),
     "ecdsa-384": ("ecdsa-sha2-nistp384", {}),
@@ -64,7 +65,7 @@ def ca_key(number: int = 0) -> tuple[asyncssh.SSHKey, PublicKey]:
     return private_key(number=1000 + number), public_key(number=1000 + number)
 
 
-def certificate(**changes: object) -> Certificate:
+def certificate(**changes: Any) -> Certificate:
     """A certificate as ours are, with `changes`, unsigned."""
     plain = Certificate(
         kind=Kind.USER,
@@ -88,7 +89,7 @@ def signed(unsigned: Certificate, ca: asyncssh.SSHKey | None = None) -> bytes:
     return data + string((ca or ca_key()[0]).sign(data, b"ssh-ed25519"))
 
 
-def forge(ca: int = 0, **changes: object) -> bytes:
+def forge(ca: int = 0, **changes: Any) -> bytes:
     """A certificate genuinely signed by `ca_key(ca)`, whatever nonsense it says."""
     key, public = ca_key(ca)
     return signed(certificate(ca_blob=public.blob, **changes), key)

@@ -110,7 +110,7 @@ def test_a_stream_that_cannot_be_written_only_counts(error: Exception) -> None:
 
 def test_a_real_full_device_only_counts() -> None:
     with Path("/dev/full").open("wb", buffering=0) as device:
-        log = AuditLog(io.TextIOWrapper(device, write_through=True))  # type: ignore[type-var]
+        log = AuditLog(io.TextIOWrapper(device, write_through=True))
         log.write(LoggedIn(user="alice", admin=False), 0)
         assert log.lost == 1
 

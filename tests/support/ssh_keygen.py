@@ -92,5 +92,6 @@ def _listed(heading: str, following: str | None, text: str) -> tuple[str, ...]:
     part = text.split(f"\n        {heading}: ", 1)[1]
     if following is not None:
         part = part.split(f"\n        {following}: ", 1)[0]
-    lines = [one.strip() for one in part.split("\n") if one.startswith(" " * 16)]
+    # OpenSSH says this of extensions that are not its own, ours among them.
+    lines = [one.strip().removesuffix(" UNKNOWN FLAG OPTION") for one in part.split("\n") if one.startswith(" " * 16)]
     return tuple(lines)
