@@ -23,7 +23,8 @@ def known_hosts(bastion: BastionSettings, zone: str, keys: Iterable[PublicKey]) 
     OpenSSH reads every line that matches, so the keys of a rotation stand beside each other.
     """
     names = [_known_host(host, bastion.port) for host in bastion.hosts]
-    pattern = ",".join((*names, f"*.{zone}"))
+    # The second form is for servers whose SSH port is not 22.
+    pattern = ",".join((*names, f"*.{zone}", f"[*.{zone}]:*"))
     return "".join(f"@cert-authority {pattern} {key.line}\n" for key in keys)
 
 

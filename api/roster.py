@@ -111,6 +111,7 @@ class Roster:
         self._made_from: tuple[object, object] | None = None
         self._changed = asyncio.Event()
         self._closed = False
+        self._trouble = ""
 
     @property
     def listed(self) -> tuple[Enrolment, ...]:
@@ -181,9 +182,14 @@ class Roster:
             verdict = reconcile(enrolled, running_in(await self._hub.active_servers()))
             ended = {**verdict.ended, **await self._confirm(verdict.doubtful)}
             self._heard_at = asked_at
+            if self._trouble:
+                log.info("hub_heard_again")
+            self._trouble = ""
             await self._write(verdict.ready, ended)
         except (HubUnavailable, MalformedClaims) as error:
-            log.warning("hub_not_heard", why=str(error))
+            if self._trouble != str(error):  # once, not once a second
+                log.warning("hub_not_heard", why=str(error))
+            self._trouble = str(error)
         except StoreUnavailable:
             return
         await self.publish()

@@ -1,9 +1,10 @@
 """For the bastion, on a port of its own behind a shared secret: what runs, who counts, and hop certificates."""
 
 import hmac
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import PlainTextResponse, Response
 
@@ -13,7 +14,7 @@ from api.errors import Refused
 from api.hop import HopWish, hop_certificate
 from api.metrics import CONTENT_TYPE
 from api.sender import peer_of, plain_address
-from api.services import Injected
+from api.services import Injected, services_of
 from ca.audit import RequestRefused
 from ca.errors import MalformedKey, Reason, Refusal
 from ca.keys import HOST_ALGORITHMS, parse_public_key
@@ -21,17 +22,32 @@ from ca.keys import HOST_ALGORITHMS, parse_public_key
 MAX_WAIT = 60.0
 
 
-async def demand_secret(request: Request, services: Injected) -> None:
-    """Refuse whoever does not know the shared secret. Compared in constant time, as bytes."""
+class GuardedRoute(JsonRoute):
+    """A route that looks at nothing in a request before it has seen the shared secret."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler behind the secret."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            demand_secret(request)
+            return await handle(request)
+
+        return guarded
+
+
+def demand_secret(request: Request) -> None:
+    """Raise `Refused` for whoever does not know the secret. Compared in constant time, as bytes."""
     secret: bytes = request.app.state.secret
     kind, _, shown = request.headers.get("authorization", "").partition(" ")
     good = hmac.compare_digest(shown.strip().encode("utf-8", "surrogateescape"), secret)
     if kind.lower() != "bearer" or not good:
-        services.audit(RequestRefused(peer=peer_of(request, ()), route=request.url.path, reason=Reason.INVALID_TOKEN))
+        event = RequestRefused(peer=peer_of(request, ()), route=request.url.path, reason=Reason.INVALID_TOKEN)
+        services_of(request).audit(event)
         raise Refused(Refusal(Reason.INVALID_TOKEN, "This port is for the bastion: send the shared secret."))
 
 
-router = APIRouter(prefix="/internal", tags=["internal"], route_class=JsonRoute, dependencies=[Depends(demand_secret)])
+router = APIRouter(prefix="/internal", tags=["internal"], route_class=GuardedRoute)
 metrics_router = APIRouter(tags=["operators"])
 
 

@@ -66,7 +66,8 @@ class Ports:
     async def enrol(self, token: str, *, peer: str = "127.0.0.1", **changes: Any) -> httpx.Response:
         """An enrolment as a pod sends it; `changes` replace fields."""
         body = {"host_key": new_key(), "ssh_port": 40222, "key_port": 40080, "unix_user": "jovyan", **changes}
-        return await self.public("POST", "/enrolments", token, peer=peer, json=body)
+        headers = {"Content-Type": "application/json"}
+        return await self.public("POST", "/enrolments", token, peer=peer, headers=headers, content=json.dumps(body))
 
     async def listed(self) -> list[str]:
         """The login names that the bastion is told."""
