@@ -138,16 +138,21 @@ class Login:
 
     def _take(self, state: str, cookies: Mapping[str, str]) -> str | None:
         """The page that the login with this state wanted, exactly once."""
-        now = self._clock()
-        self._used = {key: until for key, until in self._used.items() if until > now}
         for known, wanted, _at in self._pending(cookies):
             if not hmac.compare_digest(known.encode(), state.encode("utf-8", "replace")):
                 continue
-            if known in self._used or len(self._used) >= _MAX_USED:
-                return None
-            self._used[known] = now + STATE_LIFETIME
-            return next_path(wanted)
+            return next_path(wanted) if self._use(known) else None
         return None
+
+    def _use(self, state: str) -> bool:
+        """Whether this is the first use of `state`. The memory is bounded; JupyterHub takes a code once anyway."""
+        now = self._clock()
+        while self._used and (len(self._used) >= _MAX_USED or next(iter(self._used.values())) <= now):
+            del self._used[next(iter(self._used))]
+        if state in self._used:
+            return False
+        self._used[state] = now + STATE_LIFETIME
+        return True
 
     def _pending(self, cookies: Mapping[str, str]) -> list[Any]:
         oldest = self._clock() - STATE_LIFETIME

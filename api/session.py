@@ -205,9 +205,11 @@ class Sessions:
     def _retire(self, session: Session | None) -> None:
         if session is None:
             return
-        now = int(self._clock())
+        now = self._clock()
         if len(self._ended) >= _MAX_ENDED:
             self._ended = {key: until for key, until in self._ended.items() if until > now}
+        if len(self._ended) >= _MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
         self._ended[session.id] = session.ends_at
 
     def judge_form(self, session: Session, token: str, headers: Mapping[str, str]) -> Refusal | None:
