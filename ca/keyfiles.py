@@ -3,13 +3,15 @@
 Each CA (user, host, hop) is a folder with `current`, `next`, their `.pub` files, and after the first rotation
 `previous.pub`. `user` is a symbolic link to `user.1`, `user.2`, …: a rotation writes the next folder whole and then
 replaces the link, so that a crash leaves the old keys or the new ones, never a mixture. The private key of
-`previous` is not kept: nothing signs with it any more.
+`previous` is not kept: nothing signs with it any more. Whoever makes or rotates keys holds a lock; readers need none.
 """
 
+import fcntl
 import os
+import re
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +25,10 @@ NAMES = ("user", "host", "hop")
 
 @dataclass(frozen=True, slots=True)
 class AuthorityKeys:
-    """One CA: the private key that signs now, and every public key that is trusted now."""
+    """One CA: the private key that signs now, and every public key that is trusted now.
+
+    `generation` is the folder that they were read from: another one after every rotation.
+    """
 
     signing: asyncssh.SSHKey = field(repr=False)
     current: PublicKey
@@ -40,39 +45,45 @@ def open_authority(directory: Path, name: str, group: int | None) -> AuthorityKe
     if not link.exists():
         if link.is_symlink():
             raise KeyFileError(f"{link} points to a folder that is gone. Restore it from a backup.")
-        _make_first(directory, name)
-    generation = str(link.readlink()) if link.is_symlink() else name
-    folder = link.resolve()
+        try:
+            _make_first(directory, name)
+        except OSError as error:
+            raise KeyFileError(f"The keys of the {name} CA cannot be made in {directory}: {error.strerror}.") from None
+    while True:
+        folder = link.resolve()
+        try:
+            return _read_authority(folder, group)
+        except KeyFileError:
+            if link.resolve() == folder:
+                raise
+            # A rotation took the folder away while it was read: the link leads to the next one by now.
+
+
+def _read_authority(folder: Path, group: int | None) -> AuthorityKeys:
     signing = read_private(folder / "current", group)
-    read_private(folder / "next", group)
+    following = read_private(folder / "next", group)
     public = [_read_public(folder / "current.pub"), _read_public(folder / "next.pub")]
-    if public[0].blob != signing.public_data:
-        raise KeyFileError(f"{folder / 'current.pub'} is not the public key of {folder / 'current'}.")
+    for part, key, shown in (("current", signing, public[0]), ("next", following, public[1])):
+        if shown.blob != key.public_data:
+            raise KeyFileError(f"{folder / part}.pub is not the public key of {folder / part}.")
     if (folder / "previous.pub").exists():
         public.append(_read_public(folder / "previous.pub"))
-    return AuthorityKeys(signing=signing, current=public[0], public=tuple(public), generation=generation)
+    return AuthorityKeys(signing=signing, current=public[0], public=tuple(public), generation=str(folder))
 
 
 def rotate(directory: Path, name: str, group: int | None) -> AuthorityKeys:
     """Next becomes current, current becomes previous, a new next is made. Nobody who was trusted is refused."""
     if name not in NAMES:
         raise KeyFileError(f"There is no CA named {name!r}: say one of {', '.join(NAMES)}.")
+    open_authority(directory, name, group)
     link = directory / name
-    old = open_authority(directory, name, group)
-    if not link.is_symlink():
+    if not link.is_symlink() or not _numbered(name, str(link.readlink())):
         raise KeyFileError(f"{link} is managed from outside (it is no link of ours): rotate it there.")
-    folder = _new_folder(directory, name, int(link.readlink().name.rpartition(".")[2]) + 1)
-    _write_pair(folder, "current", read_private(link.resolve() / "next", group))
-    _write_pair(folder, "next", asyncssh.generate_private_key("ssh-ed25519"))
-    _write(folder / "previous.pub", f"{old.current.line}\n".encode(), 0o644)
-    _sync(folder)
-    temporary = directory / f".{name}.link"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.name)
-    old_folder = link.resolve()
-    temporary.replace(link)
-    _sync(directory)
-    _remove(old_folder.iterdir(), old_folder)
+    try:
+        with _alone(directory):
+            _make_next(directory, name, group)
+    except OSError as error:
+        raise KeyFileError(f"The {name} CA cannot be rotated in {directory}: {error.strerror}.") from None
     return open_authority(directory, name, group)
 
 
@@ -111,33 +122,82 @@ def _read_public(path: Path) -> PublicKey:
 
 
 def _make_first(directory: Path, name: str) -> None:
-    """Two processes may start at once on one folder: the link is made once, and the loser reads the winner's."""
+    """Two processes may start at once on one folder: the second waits for the first, and finds the link made."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = _new_folder(directory, name, 1, unique=True)
-    for part in ("current", "next"):
-        _write_pair(folder, part, asyncssh.generate_private_key("ssh-ed25519"))
+    with _alone(directory):
+        link = directory / name
+        if link.exists():
+            return
+        # Whole folders without a link are the work of a start that died at the last step, or of a restored backup
+        # that lost its links: either way keys that must not be thrown away.
+        whole = [folder for folder in _folders(directory, name) if (folder / "next.pub").exists()]
+        if len(whole) > 1:
+            raise KeyFileError(f"{link} is gone, and there are several folders it may have led to: make it again.")
+        folder = whole[0] if whole else _new_folder(directory, name, 1)
+        if not whole:
+            for part in ("current", "next"):
+                _write_pair(folder, part, asyncssh.generate_private_key("ssh-ed25519"))
+            _sync(folder)
+        link.symlink_to(folder.name)
+        _sync(directory)
+
+
+def _make_next(directory: Path, name: str, group: int | None) -> None:
+    link = directory / name
+    old_folder = link.resolve()
+    old = _read_authority(old_folder, group)
+    folder = _new_folder(directory, name, _number(old_folder) + 1)
+    _write_pair(folder, "current", read_private(old_folder / "next", group))
+    _write(folder / "previous.pub", f"{old.current.line}\n".encode(), 0o644)
+    _write_pair(folder, "next", asyncssh.generate_private_key("ssh-ed25519"))
     _sync(folder)
-    try:
-        (directory / name).symlink_to(folder.name)
-    except FileExistsError:
-        _remove(folder.iterdir(), folder)
+    temporary = directory / f".{name}.link"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.name)
+    temporary.replace(link)
     _sync(directory)
+    for other in _folders(directory, name):
+        if other != folder:
+            _remove(other)
 
 
-def _new_folder(directory: Path, name: str, number: int, *, unique: bool = False) -> Path:
-    """A new private folder `name.number`; what a crashed rotation left there is not trusted and is removed."""
-    folder = directory / (f"{name}.{os.getpid()}.{number}" if unique else f"{name}.{number}")
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Only one process at a time, however many there are; the lock ends with its holder, by SIGKILL too."""
+    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _numbered(name: str, folder: str) -> bool:
+    return re.fullmatch(re.escape(name) + r"\.[0-9]{1,9}", folder) is not None
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition(".")[2])
+
+
+def _folders(directory: Path, name: str) -> tuple[Path, ...]:
+    """Every generation of a CA's keys that is there, half-written ones too."""
+    return tuple(sorted(one for one in directory.iterdir() if _numbered(name, one.name)))
+
+
+def _new_folder(directory: Path, name: str, number: int) -> Path:
+    """A new private folder `name.number`; what a crashed process left there is not trusted and is removed."""
+    folder = directory / f"{name}.{number}"
     if folder.exists():
-        _remove(folder.iterdir(), folder)
+        _remove(folder)
     folder.mkdir(mode=0o700)
     return folder
 
 
-def _remove(files: Iterable[Path], folder: Path) -> None:
-    for file in files:
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
         file.unlink()
-    with suppress(FileNotFoundError):
-        folder.rmdir()
+    folder.rmdir()
 
 
 def _write_pair(folder: Path, part: str, key: asyncssh.SSHKey) -> None:

@@ -5,12 +5,13 @@ it with the grant. Anything that differs is a bug, and the certificate is not ha
 """
 
 import os
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ca.certificate import Certificate, Kind, encode_unsigned, line_of, string
-from ca.errors import BastionError
+from ca.errors import BastionError, KeyFileError
 from ca.keyfiles import AuthorityKeys, open_authority
 from ca.limits import Capabilities, extensions_for
 from ca.names import parse_principal
@@ -18,6 +19,8 @@ from ca.policy import Grant, HopGrant, HostGrant
 from ca.trust import MAX_PRINCIPALS, TrustedKeys, genuine
 
 NONCE_BYTES = 32
+_HOST_NAME = re.compile(r"[a-z0-9._=+:-]{1,1024}")
+"""What ssh matches as it stands: no capitals, no wildcards, no separators. With `:`, for an IPv6 address."""
 
 
 class SigningError(BastionError):
@@ -72,8 +75,10 @@ class FileSigner:
     def reload(self) -> None:
         """Read the keys again, after a rotation. On an error the keys in use stay. Raises `KeyFileError`."""
         user, host, hop = (open_authority(self._directory, name, self._group) for name in ("user", "host", "hop"))
-        if len({keys.current.blob for keys in (user, host, hop)}) != 3:
-            raise SigningError("Two of the CAs share a key: a certificate of one would count as the other's.")
+        if len({key for keys in (user, host, hop) for key in keys.public}) != sum(
+            len(set(keys.public)) for keys in (user, host, hop)
+        ):
+            raise KeyFileError("Two of the CAs share a key: a certificate of one would count as the other's.")
         self._user, self._host, self._hop = user, host, hop
         self.public = TrustedKeys(user=user.public, host=host.public, hop=hop.public)
 
@@ -120,7 +125,7 @@ class FileSigner:
         if not grant.names or len(grant.names) > MAX_PRINCIPALS:
             raise SigningError("A host certificate needs between 1 and 256 names.")
         for name in grant.names:
-            if not name or name != name.lower() or any(char in name for char in ",*?! \t\r\n") or not name.isascii():
+            if not _HOST_NAME.fullmatch(name):
                 raise SigningError("A host certificate's name has characters that ssh would not match.")
         return _sign(
             self._host,
@@ -163,8 +168,10 @@ def _sign(
     critical: tuple[tuple[str, bytes], ...],
     extensions: tuple[tuple[str, bytes], ...],
 ) -> Signed:
-    if not 0 <= valid_after < valid_before < 1 << 63 or not 0 < serial < 1 << 63 or not key_id:
-        raise SigningError("A certificate needs a serial, a key id, and an end after its beginning.")
+    if not 0 <= valid_after < valid_before < 1 << 63 or not 0 < serial < 1 << 63:
+        raise SigningError("A certificate needs a serial, and an end after its beginning.")
+    if not key_id or "\0" in key_id:
+        raise SigningError("A certificate needs a key id that OpenSSH can read.")
     wanted = Certificate(
         kind=kind,
         key_blob=key_blob,
@@ -197,5 +204,5 @@ def _check(blob: bytes, wanted: Certificate, keys: AuthorityKeys) -> None:
     read = genuine(blob, (keys.current,))
     if read is None:
         raise SigningError("The certificate just signed does not verify.")
-    if read != replace(wanted, signed=read.signed, signature=read.signature):
+    if read != wanted:
         raise SigningError("The certificate just signed is not the one that was granted.")
