@@ -20,12 +20,17 @@ import httpx
 from bastion.authority.errors import AuthorityRefused, AuthorityUnavailable
 from bastion.authority.secret import Secret
 from bastion.authority.state import AuthorityState, read_state
-from ca.errors import BastionError
+from ca.errors import BastionError, Reason
 from ca.keys import PublicKey
 from ca.names import Instance
 
 MAX_STATE_BYTES = 32 << 20
 MAX_ANSWER_BYTES = 64 << 10
+
+_REFUSALS = frozenset({400, 401, 403, 409, 429})
+_REASONS = frozenset(Reason) - {Reason.INVALID_TOKEN, Reason.UNAVAILABLE}
+"""What a definite no looks like: one of our reasons. Anything else means that the two sides do not understand
+each other, which is an outage and nothing that the user could mend."""
 
 _log = logging.getLogger(__name__)
 
@@ -142,12 +147,19 @@ class Authority:
                 await asyncio.sleep(rest)
 
     async def hop_certificate(
-        self, instance: Instance, public_key: PublicKey, *, certificate: str | None, raw_key: str | None
+        self,
+        instance: Instance,
+        public_key: PublicKey,
+        *,
+        certificate: str | None,
+        raw_key: str | None,
+        peer: str | None,
     ) -> Issued:
         """A certificate for the bastion's `public_key` to enter `instance`, on the strength of the user's own
         `certificate` line or, for a raw key, of its fingerprint (exactly one of the two).
 
-        Raises `AuthorityRefused`, `AuthorityUnavailable`.
+        `peer` is the user's address: a certificate that is bound to addresses is refused without it. Raises
+        `AuthorityRefused`, `AuthorityUnavailable`.
         """
         if (certificate is None) == (raw_key is None):
             raise ValueError("a hop certificate rests on a certificate or on a raw key: on exactly one")
@@ -157,6 +169,7 @@ class Authority:
             "public_key": public_key.line,
             "certificate": certificate,
             "raw_key": raw_key,
+            "peer": peer,
         }
         return await self._issue("/internal/hop-certificates", question)
 
@@ -195,7 +208,7 @@ class Authority:
         except httpx.HTTPError as error:
             self.reachable = False
             raise AuthorityUnavailable(f"the api cannot be reached ({type(error).__name__})") from None
-        self.reachable = response.is_success or response.status_code == 403
+        self.reachable = response.status_code < 500
         return _judge(response.status_code, raw)
 
 
@@ -217,12 +230,12 @@ def _judge(status: int, raw: bytes) -> object:
         body = None
     if status in (200, 201) and body is not None:
         return body
-    if status == 403 and isinstance(body, dict):
+    if isinstance(body, dict) and status in _REFUSALS:
         code, sentence = body.get("error"), body.get("error_description")
-        if _is_text(code, 64) and _is_text(sentence, 500):
-            raise AuthorityRefused(str(code), str(sentence))
-    if status == 401:
-        raise AuthorityUnavailable("the api does not accept the shared secret")
+        if code == Reason.INVALID_TOKEN:
+            raise AuthorityUnavailable("the api does not accept the shared secret")
+        if isinstance(code, str) and code in _REASONS and _is_text(sentence, 500):
+            raise AuthorityRefused(code, str(sentence))
     raise AuthorityUnavailable(f"the api answered {status} with nothing usable")
 
 

@@ -28,7 +28,13 @@ class HopIssuer(Protocol):
     """The part of the authority that this needs."""
 
     async def hop_certificate(
-        self, instance: Instance, public_key: PublicKey, *, certificate: str | None, raw_key: str | None
+        self,
+        instance: Instance,
+        public_key: PublicKey,
+        *,
+        certificate: str | None,
+        raw_key: str | None,
+        peer: str | None,
     ) -> Issued:
         """See `bastion.authority.client.Authority.hop_certificate`."""
         ...
@@ -50,10 +56,12 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the bastion shows the api for a person: her certificate line, or a raw key's fingerprint."""
+    """What the bastion shows the api for a person: her certificate line, or a raw key's fingerprint; and `peer`,
+    the address she comes from, which a certificate may be bound to."""
 
     certificate: str | None = None
     raw_key: str | None = None
+    peer: str | None = None
 
 
 _Key = tuple[str, Instance, Capabilities]
@@ -111,6 +119,7 @@ class HopCertificates:
             parse_key_blob(private.public_data),
             certificate=proof.certificate,
             raw_key=proof.raw_key,
+            peer=proof.peer,
         )
         hop = Hop(private, _certificate(issued, private), issued.valid_before)
         if self._wall() < hop.valid_before - self._margin:

@@ -43,15 +43,17 @@ async def test_a_hop_certificate_is_asked_for_with_the_user_s_certificate(
     api: InternalApi, authority: Authority
 ) -> None:
     api.answers[HOP] = (200, {"certificate": "line", "valid_before": 99})
-    assert await authority.hop_certificate(GPU, key(1), certificate="cert", raw_key=None) == Issued("line", 99)
+    assert await authority.hop_certificate(GPU, key(1), certificate="cert", raw_key=None, peer="192.0.2.1") == Issued(
+        "line", 99
+    )
     question = {"login": "alice+gpu", "instance": "1763", "public_key": key(1).line}
-    assert api.requests == [("POST", HOP, {**question, "certificate": "cert", "raw_key": None})]
+    assert api.requests == [("POST", HOP, {**question, "certificate": "cert", "raw_key": None, "peer": "192.0.2.1"})]
 
 
 async def test_a_hop_certificate_rests_on_exactly_one_proof(authority: Authority) -> None:
     for certificate, raw_key in ((None, None), ("cert", "SHA256:x")):
         with pytest.raises(ValueError, match="exactly one"):
-            await authority.hop_certificate(GPU, key(1), certificate=certificate, raw_key=raw_key)
+            await authority.hop_certificate(GPU, key(1), certificate=certificate, raw_key=raw_key, peer=None)
 
 
 async def test_a_host_certificate_is_asked_for_by_key_alone(api: InternalApi, authority: Authority) -> None:
@@ -60,25 +62,34 @@ async def test_a_host_certificate_is_asked_for_by_key_alone(api: InternalApi, au
     assert api.requests == [("POST", HOST, {"public_key": key(1).line})]
 
 
-async def test_a_no_comes_with_its_code_and_sentence(api: InternalApi, authority: Authority) -> None:
-    api.answers[HOST] = (403, {"error": "server_stopped", "error_description": "Your server stopped."})
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "server_stopped"), (409, "server_not_running"), (401, "unknown_credential"), (400, "bad_key")],
+)
+async def test_a_no_comes_with_its_code_and_sentence(
+    api: InternalApi, authority: Authority, status: int, code: str
+) -> None:
+    api.answers[HOST] = (status, {"error": code, "error_description": "Your server stopped."})
     with pytest.raises(AuthorityRefused) as caught:
         await authority.host_certificate(key(1))
-    assert (caught.value.code, caught.value.sentence) == ("server_stopped", "Your server stopped.")
+    assert (caught.value.code, caught.value.sentence) == (code, "Your server stopped.")
 
 
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (403, {"error": "x", "error_description": "line\nbreak\x1b[2J"}),
-        (403, {"error": "x", "error_description": "a" * 501}),
+        (403, {"error": "revoked", "error_description": "line\nbreak\x1b[2J"}),
+        (403, {"error": "revoked", "error_description": "a" * 501}),
+        (403, {"error": "no_reason_of_ours", "error_description": "no"}),
+        (403, {"error": ["revoked"], "error_description": "no"}),
         (403, {"error": 7}),
         (403, "no"),
         (401, {"error": "invalid_token", "error_description": "no"}),
-        (400, {"error": "bad_request", "error_description": "no"}),
+        (400, {"error": "invalid_request", "error_description": "no"}),
         (302, {}),
         (500, {"error": "oops", "error_description": "no"}),
         (503, {"error": "hub_unavailable", "error_description": "no"}),
+        (503, {"error": "revoked", "error_description": "no"}),
         (200, []),
         (200, {}),
         (200, {"certificate": 1, "valid_before": 2}),
@@ -132,6 +143,14 @@ async def test_an_api_that_hangs_is_an_outage_after_the_time_out(api: InternalAp
     authority = Authority(api.url, Secret(SECRET), timeout=0.05)
     with pytest.raises(AuthorityUnavailable, match="did not answer"):
         await authority.host_certificate(key(1))
+    await authority.aclose()
+
+
+async def test_no_proxy_of_the_environment_hears_the_secret(api: InternalApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    authority = Authority(api.url, Secret(SECRET))
+    assert (await authority.state("", 0)).version == "1"
     await authority.aclose()
 
 

@@ -23,16 +23,22 @@ class Issuer:
 
     def __init__(self, wall: Clock) -> None:
         self.wall = wall
-        self.asked: list[tuple[Instance, str, str | None, str | None]] = []
+        self.asked: list[tuple[Instance, Proof]] = []
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
         self.swap: PublicKey | None = None
         self.line: str | None = None
 
     async def hop_certificate(
-        self, instance: Instance, public_key: PublicKey, *, certificate: str | None, raw_key: str | None
+        self,
+        instance: Instance,
+        public_key: PublicKey,
+        *,
+        certificate: str | None,
+        raw_key: str | None,
+        peer: str | None,
     ) -> Issued:
-        self.asked.append((instance, public_key.line, certificate, raw_key))
+        self.asked.append((instance, Proof(certificate, raw_key, peer)))
         if self.hold is not None:
             await self.hold.wait()
         if self.error is not None:
@@ -63,8 +69,7 @@ async def test_a_hop_is_a_key_of_its_own_with_its_certificate() -> None:
     hop = await setting.hop()
     private, certificate = hop.client_key
     assert certificate.key.public_data == private.public_data
-    assert setting.issuer.asked[0][0] == GPU
-    assert setting.issuer.asked[0][2:] == ("alice's certificate", None)
+    assert setting.issuer.asked == [(GPU, PROOF)]
     other = await setting.hop("bob")
     assert other.key.public_data != hop.key.public_data
     assert "PRIVATE" not in repr(hop)
@@ -104,8 +109,9 @@ async def test_another_person_instance_or_set_of_capabilities_gets_another() -> 
 
 async def test_a_raw_key_is_shown_as_such() -> None:
     setting = Setting()
-    await setting.hop("key:SHA256:x", proof=Proof(raw_key="SHA256:x"))
-    assert setting.issuer.asked[0][2:] == (None, "SHA256:x")
+    proof = Proof(raw_key="SHA256:x", peer="192.0.2.1")
+    await setting.hop("key:SHA256:x", proof=proof)
+    assert setting.issuer.asked == [(GPU, proof)]
 
 
 async def test_however_many_wait_the_api_is_asked_once() -> None:

@@ -13,7 +13,7 @@ import pytest
 from bastion.directory.table import Moved, Pod, Started, Stopped
 from bastion.pubkeys.cache import CacheLimits, Counts, KeyCache, Listing
 from bastion.pubkeys.pod import PodKeys, PodLimits
-from ca.keys import PublicKey
+from ca.keys import AuthorizedKey, PublicKey
 from ca.names import Server
 from tests.support.clock import Clock
 from tests.support.pods import LIMIT, Behaviour, KeyServer, Running, free_port, hanging, honest, key, key_server, pod
@@ -29,7 +29,8 @@ class Site:
         self.stack = stack
         self.clock = Clock()
         self.directory = Running()
-        self.cache = KeyCache(self.directory, client.fetch, clock=self.clock, limits=limits)
+        patient = CacheLimits(wait=10 * LIMIT)  # so that a wait without an end is a failure, not an answer
+        self.cache = KeyCache(self.directory, client.fetch, clock=self.clock, limits=limits or patient)
 
     async def start(self, owner: str, *keys: PublicKey | str, run: int = 1, behave: Behaviour = honest) -> KeyServer:
         """A pod that the directory knows and the cache has not been told of: what a missed fetch ahead leaves."""
@@ -227,13 +228,38 @@ class TestWaiting:
 
     async def test_a_jump_login_is_not_delayed_by_pods_that_hung_the_last_time(self, client: PodKeys) -> None:
         async with AsyncExitStack() as stack:
-            site = Site(stack, client, CacheLimits(at_once=2))
-            hung = [await site.start(f"a{number}", behave=lambda *_: asyncio.sleep(0)) for number in range(4)]
+            site = Site(stack, client, CacheLimits(at_once=2, wait=10 * LIMIT))
+            hangs = False
+
+            async def mute(server: KeyServer, *_: Any) -> None:
+                if hangs:
+                    await server.released.wait()
+
+            for number in range(4):
+                await site.start(f"a{number}", behave=mute)
             await site.cache.refresh()
             await site.start("zoe", key(1))
-            await asyncio.gather(*(one.was_asked() for one in hung))
+            hangs = True
+            site.clock.advance(15 * MINUTE)
+            assert await site.may(key(1)) == {"zoe"}
+            await site.cache.aclose()
+
+    async def test_a_jump_login_is_answered_first_by_the_pods_that_listed_its_key_before(self, client: PodKeys) -> None:
+        async with AsyncExitStack() as stack:
+            site = Site(stack, client, CacheLimits(at_once=2, wait=10 * LIMIT))
+            hangs = False
+
+            async def moody(server: KeyServer, *streams: Any) -> None:
+                if hangs:
+                    await server.released.wait()
+                await honest(server, *streams)
+
             for number in range(4):
-                await site.start(f"a{number}", behave=hanging)
+                await site.start(f"a{number}", behave=moody)
+            await site.start("zoe", key(1))
+            assert await site.may(key(1)) == {"zoe"}
+            await site.idle()
+            hangs = True
             site.clock.advance(15 * MINUTE)
             assert await site.may(key(1)) == {"zoe"}
             await site.cache.aclose()
@@ -283,6 +309,22 @@ class TestWaiting:
         site.cache.heed(Stopped(gone, ""))
         assert await asyncio.gather(*waiting) == [set(), set()]
 
+    async def test_an_answer_to_a_question_from_before_the_rebuild_is_thrown_away(self, site: Site) -> None:
+        await site.start("bob", key(2))
+        hung = await site.start("alice", key(1), behave=hanging)
+        site.cache.heed(Started(site.pod("alice")))
+        await hung.was_asked()
+        twin = pod("alice", run=2, port=free_port())
+        site.directory.table.put(twin)  # alice is ambiguous, so the rebuild does not ask her pod again
+        site.clock.advance(1)
+        await site.cache.refresh()
+        site.directory.table.remove(twin)
+        hung.released.set()
+        await site.idle()
+        assert await site.may(key(1), ALICE) == set()
+        site.clock.advance(2 * MINUTE)
+        assert await site.may(key(1), ALICE) == {"alice"}
+
 
 class TestSingleFlight:
     async def test_however_many_connections_wait_each_pod_is_asked_once(self, site: Site) -> None:
@@ -317,6 +359,48 @@ class TestSingleFlight:
         alice.released.set()
         assert await asyncio.gather(*waiting) == [{"alice"}, {"alice"}]
         assert len(bob.requests) == 2
+
+    async def test_who_waited_for_a_fill_stays_in_front_when_a_rebuild_takes_its_place(self, client: PodKeys) -> None:
+        async with AsyncExitStack() as stack:
+            site = Site(stack, client, CacheLimits(at_once=2, urgent=1, wait=10 * LIMIT))
+            await site.start("bob", key(2))
+            await site.may(key(2), BOB)
+            site.clock.advance(15 * MINUTE - 1)
+            for number in range(4):
+                await site.start(f"a{number}", behave=hanging)
+            alice = await site.start("alice", key(1), behave=hanging)
+            waiting = asyncio.ensure_future(site.may(key(1), ALICE))
+            await alice.was_asked()
+            site.clock.advance(1)
+            assert await site.may(key(2), BOB) == {"bob"}
+            await alice.was_asked(2)
+            alice.released.set()
+            assert await waiting == {"alice"}
+            await site.cache.aclose()
+
+    async def test_a_fetch_that_will_not_be_stopped_has_no_say_any_more(self) -> None:
+        begun, asked = asyncio.Event(), 0
+
+        async def stubborn(_: Pod) -> tuple[AuthorizedKey, ...]:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                return (AuthorizedKey(key(2)),)
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+            return (AuthorizedKey(key(1)),)
+
+        cache = KeyCache(Running(pod("alice")), stubborn, clock=Clock())
+        cache.prefetch(pod("alice"))
+        async with asyncio.timeout(LIMIT):
+            await begun.wait()
+            assert await cache.refresh() == Counts(1, 1, 0)
+            assert await cache.lookup(key(1), ALICE) == ()
+            assert len(await cache.lookup(key(2), ALICE)) == 1
+            await cache.aclose()
 
     async def test_a_rebuild_by_hand_asks_after_the_call_even_if_one_is_under_way(self, site: Site) -> None:
         alice = await site.start("alice", key(1), behave=hanging)

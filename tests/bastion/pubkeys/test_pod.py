@@ -40,10 +40,15 @@ async def test_an_empty_list_is_an_answer(keys: PodKeys) -> None:
         assert await keys.fetch(pod("alice", port=server.port)) == ()
 
 
-async def test_a_pod_is_told_nothing_but_what_is_asked(keys: PodKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_is_told_nothing_but_what_is_asked_and_no_proxy_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    client = PodKeys(PodLimits(seconds=LIMIT))
     async with key_server(key(1)) as server:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-        await keys.fetch(pod("alice", port=server.port))
+        await client.fetch(pod("alice", port=server.port))
+    await client.aclose()
     names = {line.partition(":")[0].lower() for line in server.requests[0].split("\r\n")[1:] if line}
     assert names <= {"host", "accept", "accept-encoding", "connection", "user-agent"}
 
