@@ -6,7 +6,8 @@ that poll calls `apply` with each answer. While the api or JupyterHub is silent 
 
 A pod may be gone before the api knows it. So when a connection to a pod breaks, `lost` looks: only a refused
 TCP connection counts as stopped, since a time-out may as well be the network's fault. The pod stays hidden
-until the api gives a new list, or repeats the old one for longer than JupyterHub needs to notice a crash.
+until the api gives a new list, or still repeats the old one after JupyterHub must have noticed a crash; an api
+that is away says neither, and the pod stays hidden as long.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from ca.errors import Malformed, MalformedKey
 from ca.keys import HOST_ALGORITHMS, PublicKey, parse_public_key
 from ca.names import Instance, Server, parse_login
 
-HIDE_SECONDS = 60.0
+HIDE_SECONDS = 35.0
 """How long a pod that refuses connections stays hidden against an unchanged list. JupyterHub's default poll
 notices a crash within 30 s, after which the list has changed if the pod is really gone."""
 
