@@ -140,7 +140,7 @@ class Sshd:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            preexec_fn=die_with_parent(signal.SIGTERM),
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - it calls two system calls
         )
         said = b""
         stderr = self.process.stderr
@@ -184,6 +184,7 @@ class Sshd:
             f"XAuthLocation {xauth}",
             "PrintMotd no",
             "PrintLastLog no",
+            f"SetEnv XAUTHORITY={here}/Xauthority",
             "AcceptEnv LANG LC_* RELAY_*",
             "MaxSessions 64",
             "MaxStartups 200",

@@ -257,7 +257,7 @@ class Way:
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         """Everything before `--` goes before the host, everything after it is the command."""
         cut = arguments.index("--") if "--" in arguments else len(arguments)
-        return ["ssh", *self.options, *arguments[:cut], "127.0.0.1", *arguments[cut + 1 :]]
+        return ["ssh", *arguments[:cut], *self.options, "127.0.0.1", *arguments[cut + 1 :]]  # ssh takes the first
 
 
 async def run(
@@ -283,6 +283,33 @@ async def run(
             await process.wait()
         raise
     return Answer(process.returncode or 0, out, err)
+
+
+@asynccontextmanager
+async def master(
+    way: Way, socket: Path, *options: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[list[str]]:
+    """A multiplexing master; yields the options with which others use its connection."""
+    control = ["-S", str(socket)]
+    process = await asyncio.create_subprocess_exec(
+        *way.command("-M", "-N", "-n", *control, "-o", "ControlPersist=no", *options),
+        stdin=asyncio.subprocess.DEVNULL,
+        env=_clean_environment(),
+    )
+    try:
+        async with asyncio.timeout(20):
+            while (await run(way.command(*control, "-O", "check"))).status != 0:
+                if process.returncode is not None:
+                    raise AssertionError("the master ended")
+        yield control
+    finally:
+        await run(way.command(*control, "-O", "exit"))
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 def _clean_environment() -> dict[str, str]:

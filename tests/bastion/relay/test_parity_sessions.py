@@ -10,7 +10,7 @@ import asyncssh
 import pytest
 
 from bastion.relay.meanings import Break, Env, Exec, Pty, Signal, WindowChange
-from tests.bastion.relay.doors import Door, Way, run
+from tests.bastion.relay.doors import Door, Way, master
 from tests.bastion.relay.doors_pty import on_terminal
 from tests.bastion.relay.test_parity_commands import same
 from tests.support.sshd import Sshd
@@ -102,20 +102,10 @@ async def test_a_reader_that_stops_gets_everything_and_the_status_when_it_goes_o
 
 async def test_ten_sessions_share_one_connection(door: Door, tmp_path: Path) -> None:
     way = Way.through(door)
-    control = ["-S", str(tmp_path / "mux")]
-    master = await asyncio.create_subprocess_exec(
-        *way.command("-M", "-N", *control, "-o", "ControlPersist=no"), stdin=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(20):
-            while (await run(way.command(*control, "-O", "check"))).status != 0:
-                await asyncio.sleep(0.05)
+    async with master(way, tmp_path / "mux") as control:
         answers = await asyncio.gather(
             *(way.run(*control, "--", f"cat; echo {n}; exit {n}", stdin=b"x" * 100_000) for n in range(10))
         )
-    finally:
-        await run(way.command(*control, "-O", "exit"))
-        await asyncio.wait_for(master.wait(), 20)
     assert [(answer.out, answer.status) for answer in answers] == [(b"x" * 100_000 + b"%d\n" % n, n) for n in range(10)]
     assert (len(door.fronts), door.dials) == (1, 1)
 
