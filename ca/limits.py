@@ -8,6 +8,7 @@ granted only where both stand. Absent means refused.
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Capability(StrEnum):
@@ -53,6 +54,7 @@ RESTORABLE_BY_OWNER: Capabilities = frozenset(
 express its absence to a plain sshd. Jump mode is closed to whoever lacks one of these."""
 
 
+@lru_cache(maxsize=256)
 def extensions_for(capabilities: Capabilities) -> tuple[str, ...]:
     """The extension names that express exactly `capabilities`, sorted as PROTOCOL.certkeys asks."""
     return tuple(sorted({name for capability in capabilities for name in EXTENSIONS[capability]}))

@@ -11,7 +11,7 @@ from ca.signer import FileSigner
 from tests.ca.makers import CheckedSigner
 
 settings.register_profile(
-    "ca", max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "ca", max_examples=80, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ca")
 

@@ -327,6 +327,12 @@ def test_keys_rotated_while_they_are_read_are_read_again(tmp_path: Path, monkeyp
     assert found.public == rotated[0].public
 
 
+def test_who_waited_for_another_first_start_makes_nothing(tmp_path: Path) -> None:
+    first = open_authority(tmp_path, "user", None)
+    keyfiles._make_first(tmp_path, "user")
+    assert open_authority(tmp_path, "user", None).public == first.public
+
+
 def test_rotations_at_once_happen_one_after_the_other(tmp_path: Path) -> None:
     before = [open_authority(tmp_path, name, None) for name in NAMES]
     start_together("rotate", tmp_path, 2)

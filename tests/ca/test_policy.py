@@ -92,7 +92,7 @@ def hold(request: CertificateRequest, claims: Claims, rules: Rules, now: float, 
     assert issued_ms(grant.serial) == int(now * 1000)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(strategies.requests, strategies.claims, strategies.rules, st.integers(0, 1 << 30))
 def test_no_grant_ever_widens(request: CertificateRequest, claims: Claims, rules: Rules, random_bits: int) -> None:
     answer = decide(request, claims, rules, NOW, random_bits)
