@@ -1,0 +1,218 @@
+"""Why: the service as an operator runs it: one process, two ports, signals, and commands beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ca.revocation import make_serial
+from tests.support.hub import ROOT
+from tests.support.ports import NOBODY
+from tests.support.processes import die_with_parent
+
+LIMIT = 60.0
+TOKEN = "hub-token-0123456789"
+
+
+def environment(state: Path, **changes: str) -> dict[str, str]:
+    given = {
+        "STATE_DIRECTORY": str(state),
+        "HUB_TOKEN": TOKEN,
+        "HUB_API_URL": NOBODY,
+        "HUB_POLL_INTERVAL": "0.1",
+        "LISTEN_PORT": "0",
+        "INTERNAL_PORT": "0",
+        **changes,
+    }
+    settings = {f"SSH_API_{name}": value for name, value in given.items()}
+    return {"PATH": os.environ["PATH"], "HOME": str(state.parent), **settings}
+
+
+def run(state: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", *arguments],
+        cwd=ROOT,
+        env=environment(state, **changes),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+class Running:
+    """A service in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, state: Path) -> None:
+        self.process = process
+        self.log = folder / "log"
+        self.audit = folder / "audit"
+        addresses: dict[str, str] = {}
+        end = time.monotonic() + LIMIT
+        while len(addresses) < 2:
+            assert process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, self.log.read_text()
+            lines = [line for line in self.log.read_text().splitlines() if line.endswith("}")]
+            events = [json.loads(line) for line in lines]
+            addresses = {one["port"]: one["address"] for one in events if one["event"] == "listening"}
+        self.public = f"http://{addresses['public']}"
+        self.internal = f"http://{addresses['internal']}"
+        self.secret = (state / "internal-secret").read_text().strip()
+
+    def state(self, version: str = "", wait: float = 0) -> dict[str, Any]:
+        answer = httpx.get(
+            f"{self.internal}/internal/state",
+            params={"version": version, "wait": wait},
+            headers={"Authorization": f"Bearer {self.secret}"},
+            timeout=LIMIT,
+            trust_env=False,
+        )
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+@contextmanager
+def serving(folder: Path, **changes: str) -> Iterator[Running]:
+    state = folder / "state"
+    with (folder / "log").open("ab") as log, (folder / "audit").open("ab") as audit:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "api", "serve"],
+            cwd=ROOT,
+            env=environment(state, **changes),
+            stdin=subprocess.DEVNULL,
+            stdout=audit,
+            stderr=log,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - calls nothing but prctl
+        )
+    try:
+        yield Running(process, folder, state)
+    finally:
+        process.kill()
+        process.wait(LIMIT)
+
+
+def test_it_serves_both_ports_and_ends_on_sigterm_though_polls_wait(tmp_path: Path) -> None:
+    with serving(tmp_path) as api:
+        assert httpx.get(f"{api.public}/readyz", trust_env=False).json() == {"ready": True}
+        assert "server" not in httpx.get(f"{api.public}/healthz?code=in-the-query", trust_env=False).headers
+        state = api.state()
+        with (
+            httpx.Client(trust_env=False, timeout=LIMIT, headers={"Authorization": f"Bearer {api.secret}"}) as client,
+            client.stream("GET", f"{api.internal}/internal/state?wait=0&version={state['version']}") as answer,
+        ):
+            assert answer.status_code == 200
+        api.process.send_signal(signal.SIGTERM)
+        assert api.process.wait(LIMIT) == 0
+        log = api.log.read_text()
+        assert all(json.loads(line) for line in log.splitlines())
+        assert "in-the-query" not in log
+        assert TOKEN not in log + api.audit.read_text()
+        assert api.secret not in log + api.audit.read_text()
+
+
+def test_a_revocation_on_the_command_line_reaches_the_running_service(tmp_path: Path) -> None:
+    with serving(tmp_path) as api:
+        serial = str(make_serial(int(time.time() * 1000), 1))
+        for arguments in (("--serial", serial), ("--user", "bob"), ("--server", "alice+gpu"), ("--everyone",)):
+            version = api.state()["version"]
+            done = run(tmp_path / "state", "revoke", *arguments, "--why", "lost laptop")
+            assert done.returncode == 0, done.stderr
+            line = json.loads(done.stdout)
+            assert (line["audit"], line["by"], line["reason"]) == ("revoked", "command line", "lost laptop")
+            assert api.state(version, wait=60)["version"] != version
+        revoked = api.state()["revocations"]
+        assert revoked["serials"] == [serial]
+        assert set(revoked["users"]) == {"bob"}
+        assert set(revoked["servers"]) == {"alice+gpu"}
+        assert revoked["everyone_before"] > make_serial(0, 0)
+
+
+@pytest.mark.parametrize("ca", ["user", "host", "hop"])
+def test_a_rotation_reaches_the_running_service_and_refuses_nobody(tmp_path: Path, ca: str) -> None:
+    with serving(tmp_path) as api:
+        before = api.state()
+        done = run(tmp_path / "state", "rotate", ca)
+        assert done.returncode == 0, done.stderr
+        after = api.state(before["version"], wait=60)
+        assert set(before["trust"][ca]) < set(after["trust"][ca])
+        assert after["trust"][ca][0] == before["trust"][ca][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("revoke", "--serial", "x"), "number"),
+        (("revoke", "--server", "Alice Gpu"), "quoted"),
+        (("revoke",), "required"),
+        (("rotate", "root"), "invalid choice"),
+        (("nothing",), "invalid choice"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = run(tmp_path / "state", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_does_not_start_on_settings_or_keys_that_cannot_be_used(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    done = run(state, "serve", ZONE="127.0.0.1", LOG_LEVEL="loud", HUB_TOKN="x")
+    assert (done.returncode, "HUB_TOKEN" in done.stderr) == (1, True)
+    done = run(state, "check-settings")
+    assert (done.returncode, "can be used" in done.stdout) == (0, True)
+    key = next(path for path in (state / "keys").rglob("current") if path.is_file())
+    key.chmod(0o644)
+    done = run(state, "serve")
+    assert (done.returncode, "chmod 600" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    key.chmod(0o600)
+    with serving(tmp_path) as api:
+        done = run(state, "serve", LISTEN_PORT=api.public.rpartition(":")[2])
+        assert (done.returncode, "cannot be listened on" in done.stderr) == (1, True)
+
+
+def test_help_teaches() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert "SSH_API_HUB_TOKEN_FILE" in done.stdout
+    assert all(command in done.stdout for command in ("serve", "rotate", "revoke", "check-settings"))
+
+
+def test_the_settings_are_listed_without_any_being_set() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api", "check-settings", "--list"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "SSH_API_PODS_NETWORKS" in done.stdout
+
+
+def test_plain_ssh_reads_the_client_configuration(tmp_path: Path) -> None:
+    with serving(tmp_path, BASTION_HOSTS="ssh.example.org", BASTION_PORT="2200") as api:
+        text = httpx.get(f"{api.public}/ssh_config", trust_env=False).text
+    (tmp_path / "config").write_text(text)
+    for name, wanted in (
+        ("alice+gpu.hub", {"proxyjump jupyterhub-bastion", "user jovyan", "stricthostkeychecking true"}),
+        ("jupyterhub-bastion", {"hostname ssh.example.org", "port 2200", "user jump"}),
+    ):
+        shown = subprocess.run(
+            ["ssh", "-F", tmp_path / "config", "-G", name], capture_output=True, text=True, timeout=20, check=True
+        )
+        assert wanted <= set(shown.stdout.splitlines())
