@@ -5,7 +5,7 @@ The pods are real HTTP listeners; the clock stands still unless a test moves it.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -387,10 +387,8 @@ class TestSingleFlight:
             if asked > 1:
                 return (AuthorizedKey(key(2)),)
             begun.set()
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                await asyncio.sleep(0)
             return (AuthorizedKey(key(1)),)
 
         cache = KeyCache(Running(pod("alice")), stubborn, clock=Clock())
