@@ -158,6 +158,12 @@ _GLOBALS: Mapping[bytes, Callable[[_Reader], Asked]] = {
 }
 
 
+FROM_CLIENTS = frozenset({b"session", b"direct-tcpip", b"direct-streamlocal@openssh.com"})
+"""The channels that clients may open; whatever else they try is an unknown type."""
+FROM_PODS = frozenset({b"forwarded-tcpip", b"forwarded-streamlocal@openssh.com", b"auth-agent@openssh.com", b"x11"})
+"""The channels that pods may open, once the client has asked for them."""
+
+
 def opened(kind: bytes, payload: bytes) -> Opened:
     """What a channel open of type `kind` asks for; `payload` is what follows the maximum packet size."""
     return _read(_OPENS.get(kind), payload)

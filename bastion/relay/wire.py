@@ -24,11 +24,11 @@ import asyncssh
 from bastion.relay.front import ClientLink, Front, HostTrust
 from bastion.relay.limits import Algorithms, RelayLimits
 from bastion.relay.wire_client import ClientOwner, ClientSide
-from bastion.relay.wire_options import HostKey, PodLogin, server_options
+from bastion.relay.wire_options import VERSION, HostKey, PodLogin, offered_kex, server_options
 from bastion.relay.wire_pod import PodSide
 from bastion.relay.wire_pod import connect_pod as _connect_pod
 
-__all__ = ["ClientSide", "Entrance", "HostKey", "PodLogin", "PodSide", "connect_pod"]
+__all__ = ["ClientSide", "Entrance", "HostKey", "PodLogin", "PodSide", "connect_pod", "see_host_key"]
 
 
 class Entrance:
@@ -68,3 +68,19 @@ async def connect_pod(
     if not isinstance(link, ClientSide):
         raise TypeError("the link must be the one that the front was made with")
     return await _connect_pod(link, address, port, login=login, trust=trust, algorithms=algorithms)
+
+
+async def see_host_key(address: str, port: int, algorithm: str, algorithms: Algorithms) -> bytes | None:
+    """The plain host key of that algorithm behind a pod's port, in wire format, proven by a key exchange.
+
+    Nobody logs in. The caller sets the time limit. Raises `OSError` and `asyncssh.Error`.
+    """
+    key = await asyncssh.get_server_host_key(
+        address,
+        port,
+        kex_algs=offered_kex(algorithms),
+        server_host_key_algs=[algorithm],
+        client_version=VERSION,
+        config=None,
+    )
+    return None if key is None else key.public_data

@@ -92,6 +92,9 @@ class Owner(Protocol):
     def forget(self, leg: Leg) -> None:
         """The leg is over."""
 
+    def losing(self) -> None:
+        """The connection is over; its channels are told one by one after this."""
+
 
 class Leg(SSHPacketHandler):
     """A channel of `connection`; `owner` is the same object, in our own words."""
@@ -184,6 +187,7 @@ class Leg(SSHPacketHandler):
 
     def process_connection_close(self, exc: Exception | None) -> None:
         """The connection of this leg is over."""
+        self._owner.losing()
         far, self.far = self.far, NOWHERE
         opening = not self.open
         self._sent_close = True

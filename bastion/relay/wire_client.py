@@ -34,8 +34,6 @@ from bastion.relay.meanings import (
     X11,
     Agent,
     AgentChannel,
-    DirectStreamlocal,
-    DirectTcp,
     ForwardedStreamlocal,
     ForwardedTcp,
     Keepalive,
@@ -49,8 +47,8 @@ from bastion.relay.meanings import (
     X11Channel,
 )
 from bastion.relay.proof import proves
+from bastion.relay.requests import FROM_CLIENTS, needed_capability, requested, shown
 from bastion.relay.requests import asked as parse_global
-from bastion.relay.requests import needed_capability, requested, shown
 from bastion.relay.tunnel import TunnelEnd
 from bastion.relay.wire_channel import NOWHERE, Leg
 from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
@@ -271,10 +269,10 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
     def judge_open(self, asked: ChannelOpen, kind: bytes) -> OpenFailure | Callable[[Leg, Offered], Awaitable[None]]:
         """Sessions and connections made from the pod, as the front allows."""
         meaning = asked.meaning
+        if kind not in FROM_CLIENTS:
+            return OpenFailure(OPEN_UNKNOWN_CHANNEL_TYPE, f"unknown channel type {shown(kind)}")
         if isinstance(meaning, Malformed):
             return OpenFailure(OPEN_CONNECT_FAILED, f"malformed request: {meaning.why}")
-        if not isinstance(meaning, Session | DirectTcp | DirectStreamlocal):
-            return OpenFailure(OPEN_UNKNOWN_CHANNEL_TYPE, f"unknown channel type {shown(kind)}")
         if len(self.legs) >= self.limits.channels:
             return OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {self.limits.channels} channels on one connection")
         if isinstance(meaning, Session):

@@ -119,6 +119,9 @@ class Link(SSHConnection):
         self.legs[leg.number] = leg
         return leg
 
+    def losing(self) -> None:
+        """The connection is over, and its channels are about to hear it."""
+
     def forget(self, leg: Leg) -> None:
         """The channel is over."""
         if self.legs.pop(leg.number, None) is not None:

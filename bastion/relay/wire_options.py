@@ -73,7 +73,7 @@ def server_options(
         keepalive_count_max=limits.keepalive_count,
         tcp_keepalive=True,
         x509_trusted_certs=None,
-        kex_algs=_known(algorithms.kex, get_kex_algs()),
+        kex_algs=offered_kex(algorithms),
         encryption_algs=list(algorithms.ciphers),
         mac_algs=list(algorithms.macs),
         compression_algs=list(algorithms.compression),
@@ -127,7 +127,7 @@ def pod_options(
         tcp_keepalive=True,
         x509_trusted_certs=None,
         x509_trusted_cert_paths=[],
-        kex_algs=_known(algorithms.kex, get_kex_algs()),
+        kex_algs=offered_kex(algorithms),
         encryption_algs=list(algorithms.ciphers),
         mac_algs=list(algorithms.macs),
         compression_algs=["none"],
@@ -137,6 +137,7 @@ def pod_options(
     return options
 
 
-def _known(wanted: Sequence[str], known: Sequence[bytes]) -> list[str]:
-    """What of `wanted` this installation has: sntrup761 comes with a library that need not be there."""
-    return [name for name in wanted if name.encode("ascii") in known]
+def offered_kex(algorithms: Algorithms) -> list[str]:
+    """The key exchanges that this installation has: sntrup761 comes with a library that need not be there."""
+    known = get_kex_algs()
+    return [name for name in algorithms.kex if name.encode("ascii") in known]

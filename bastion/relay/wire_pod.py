@@ -16,13 +16,10 @@ from bastion.relay.answers import Slot
 from bastion.relay.front import ChannelOpen, HostTrust, PodFailure, PodTrouble
 from bastion.relay.limits import Algorithms
 from bastion.relay.meanings import (
-    AgentChannel,
-    ForwardedStreamlocal,
-    ForwardedTcp,
     Keepalive,
     Opened,
-    X11Channel,
 )
+from bastion.relay.requests import FROM_PODS
 from bastion.relay.requests import asked as parse_global
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
@@ -32,8 +29,6 @@ from ca.errors import MalformedCertificate
 
 if TYPE_CHECKING:
     from bastion.relay.front import Front
-
-OFFERED_BY_PODS: tuple[type, ...] = (ForwardedTcp, ForwardedStreamlocal, AgentChannel, X11Channel)
 
 
 class Client(Link):
@@ -108,9 +103,9 @@ class PodSide(Link, asyncssh.SSHClientConnection):
         """The other connection is the client's."""
         return self._client
 
-    def judge_open(self, asked: ChannelOpen, kind: bytes) -> OpenFailure | Callable[[Leg, Offered], Awaitable[None]]:  # noqa: ARG002
+    def judge_open(self, asked: ChannelOpen, kind: bytes) -> OpenFailure | Callable[[Leg, Offered], Awaitable[None]]:
         """Channels that the client asked the pod for, and nothing else."""
-        if type(asked.meaning) not in OFFERED_BY_PODS:
+        if kind not in FROM_PODS:
             return OpenFailure(OPEN_UNKNOWN_CHANNEL_TYPE, "unknown channel type")
         if type(asked.meaning) not in self._client.invited:
             return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, "the client did not ask for this")
@@ -128,11 +123,16 @@ class PodSide(Link, asyncssh.SSHClientConnection):
         if slot is not None:
             slot.answer(b"" if isinstance(parse_global(name, payload), Keepalive) else None)
 
+    def losing(self) -> None:
+        """Before the client's channels are closed one by one, since its ssh ends with the last of them and unread."""
+        if self.connected:
+            self.connected = False
+            self._client.pod_lost()
+
     def over(self) -> None:
         """The connection is over."""
         self.let_go()
-        if self.connected:
-            self._client.pod_lost()
+        self.losing()
 
 
 async def connect_pod(

@@ -6,11 +6,10 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-import asyncssh
 import pytest
 
 from bastion.relay.meanings import Break, Env, Exec, Pty, Signal, WindowChange
-from tests.bastion.relay.doors import Door, Way, master
+from tests.bastion.relay.doors import Door, Way, connect, master
 from tests.bastion.relay.doors_pty import on_terminal
 from tests.bastion.relay.test_parity_commands import same
 from tests.support.sshd import Sshd
@@ -111,7 +110,7 @@ async def test_ten_sessions_share_one_connection(door: Door, tmp_path: Path) -> 
 
 
 async def test_a_signal_is_passed_on(door: Door) -> None:
-    async with _asyncssh(door) as conn:
+    async with connect(door) as conn:
         # What it does is the sshd's matter: OpenSSH's signals nobody where it runs as root for root.
         process = await conn.create_process("trap 'exit 8' USR1; echo up; cat; exit 8")
         assert await process.stdout.readline() == "up\n"
@@ -128,15 +127,3 @@ async def test_a_break_typed_in_the_persons_terminal_is_passed_on(door: Door) ->
         await terminal.until(b"up")
         terminal.type(b"\r~B")
         assert isinstance(await door.fronts[0].saw(Break), Break)
-
-
-def _asyncssh(door: Door) -> asyncssh.connection._ACMWrapper[asyncssh.SSHClientConnection]:  # type: ignore[name-defined]
-    return asyncssh.connect(
-        "127.0.0.1",
-        door.port,
-        username="alice",
-        client_keys=[door.sshd.user_key],
-        known_hosts=str(door.known_hosts),
-        config=None,
-        agent_path=None,
-    )
