@@ -9,26 +9,35 @@ is handed out: every method here either did its work or raises `StoreUnavailable
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import tables
 from api.database import Database, MarkFile, Meta, bring_up, connect, read_meta
 from api.errors import StoreUnavailable
+from api.records import (
+    CertificateRecord,
+    Enrolment,
+    Snapshot,
+    columns_of,
+    enrolment_of,
+    instance_of,
+    is_instance,
+    record_of,
+)
 from ca.errors import Reason, Refusal
-from ca.keys import HOST_ALGORITHMS, PublicKey, parse_public_key
 from ca.names import Instance, Server, parse_login
 from ca.revocation import Revocations
+
+__all__ = ("CertificateRecord", "Enrolment", "Snapshot", "Store")
 
 log = structlog.get_logger(__name__)
 
@@ -42,50 +51,6 @@ MAX_LISTED = 500
 
 _SENTENCE = "The certificate database cannot be used at the moment, so nothing was done. Try again in a minute."
 _OUTAGES = (SQLAlchemyError, OSError, asyncio.TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateRecord:
-    """A certificate as it is remembered. `issued_at` is in milliseconds, the other moments are in seconds."""
-
-    serial: int
-    kind: str
-    user: str
-    fingerprint: str
-    principals: tuple[str, ...]
-    valid_after: int
-    valid_before: int
-    issued_at: int
-    how: str
-    address: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Enrolment:
-    """A pod's sshd: where it is, and the host key that it showed first. `enrolled_at` is in milliseconds."""
-
-    instance: Instance
-    host_key: PublicKey
-    address: str
-    ssh_port: int
-    key_port: int
-    unix_user: str
-    enrolled_at: int = field(compare=False)
-    seen_ready: bool = False
-
-    @property
-    def server(self) -> Server:
-        """The server of which this is a run."""
-        return self.instance.server
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that the bastion needs to know, as the database had it at one moment."""
-
-    meta: Meta
-    revocations: Revocations
-    enrolments: tuple[Enrolment, ...]
 
 
 class Store:
@@ -153,7 +118,7 @@ class Store:
     async def record(self, record: CertificateRecord) -> None:
         """Remember a certificate. Only when this has returned may the certificate be handed out."""
         async with self._writing() as connection:
-            await connection.execute(insert(tables.certificates).values(**_columns_of(record)))
+            await connection.execute(insert(tables.certificates).values(**columns_of(record)))
 
     async def certificates_of(self, user: str, now: float) -> tuple[CertificateRecord, ...]:
         """The user's certificates that have not expired, the newest first."""
@@ -161,7 +126,7 @@ class Store:
         query = select(table).where(table.c.user == user, table.c.kind == "user", table.c.valid_before > int(now))
         async with self._reading() as connection:
             rows = await connection.execute(query.order_by(table.c.issued_at.desc()).limit(MAX_LISTED))
-            return tuple(_record(row) for row in rows.mappings())
+            return tuple(record_of(row) for row in rows.mappings())
 
     async def certificate(self, serial: int) -> CertificateRecord | None:
         """One certificate, whoever's it is."""
@@ -170,7 +135,7 @@ class Store:
             row = (
                 (await connection.execute(select(table).where(table.c.serial == str(serial)))).mappings().one_or_none()
             )
-            return None if row is None else _record(row)
+            return None if row is None else record_of(row)
 
     async def revoke_serial(self, serial: int, by: str, why: str, now_ms: int) -> None:
         """This certificate does not count any more."""
@@ -210,14 +175,14 @@ class Store:
                 return None
             await _end(connection, (int(row["id"]),), "withdrawn", now_ms)
         await self._reread(now_ms)
-        return _instance(row)
+        return instance_of(row)
 
     async def end_enrolments(self, instances: Iterable[Instance], why: str, now_ms: int) -> None:
         """These runs are over."""
         table = tables.enrolments
         async with self._writing() as connection:
             for one in instances:
-                query = select(table.c.id).where(*_is_instance(one), table.c.ended_at.is_(None))
+                query = select(table.c.id).where(*is_instance(one), table.c.ended_at.is_(None))
                 await _end(connection, tuple((await connection.execute(query)).scalars()), why, now_ms)
         await self._reread(now_ms)
 
@@ -226,7 +191,7 @@ class Store:
         table = tables.enrolments
         async with self._writing() as connection:
             for one in instances:
-                await connection.execute(update(table).where(*_is_instance(one)).values(seen_ready=True))
+                await connection.execute(update(table).where(*is_instance(one)).values(seen_ready=True))
         await self._reread(now_ms)
 
     async def _revoke(self, kind: str, subject: str, by: str, why: str, now_ms: int) -> None:
@@ -353,7 +318,7 @@ async def _enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: s
         return Refusal(
             Reason.HOST_KEY_CONFLICT, "Another server has enrolled with this host key. Make a new one and try again."
         )
-    before = (await connection.execute(select(table).where(*_is_instance(new.instance)))).mappings().one_or_none()
+    before = (await connection.execute(select(table).where(*is_instance(new.instance)))).mappings().one_or_none()
     if before is not None and before["host_key"] != new.host_key.line:
         return Refusal(
             Reason.HOST_KEY_CONFLICT,
@@ -374,7 +339,7 @@ async def _enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: s
     }
     if before is not None:
         await connection.execute(update(table).where(table.c.id == before["id"]).values(**values))
-        return _enrolment({**before, **values})
+        return enrolment_of({**before, **values})
     identity = {
         "owner": new.server.owner,
         "server_name": new.server.name,
@@ -413,68 +378,7 @@ async def _revocations(connection: AsyncConnection, meta: Meta, now_ms: int) -> 
 async def _enrolments(connection: AsyncConnection) -> tuple[Enrolment, ...]:
     table = tables.enrolments
     query = select(table).where(table.c.ended_at.is_(None)).order_by(table.c.owner, table.c.server_name)
-    return tuple(_enrolment(row) for row in (await connection.execute(query)).mappings())
-
-
-def _is_instance(one: Instance) -> tuple[ColumnElement[bool], ...]:
-    table = tables.enrolments
-    return (
-        table.c.owner == one.server.owner,
-        table.c.server_name == one.server.name,
-        table.c.instance == str(one.id),
-    )
-
-
-def _instance(row: RowMapping) -> Instance:
-    return Instance(Server(row["owner"], row["server_name"]), int(row["instance"]))
-
-
-def _enrolment(row: Mapping[str, Any] | RowMapping) -> Enrolment:
-    return Enrolment(
-        instance=Instance(Server(row["owner"], row["server_name"]), int(row["instance"])),
-        host_key=_host_key(row["host_key"]),
-        address=row["address"],
-        ssh_port=row["ssh_port"],
-        key_port=row["key_port"],
-        unix_user=row["unix_user"],
-        enrolled_at=row["enrolled_at"],
-        seen_ready=row["seen_ready"],
-    )
-
-
-@lru_cache(maxsize=16384)
-def _host_key(line: str) -> PublicKey:
-    return parse_public_key(line, algorithms=HOST_ALGORITHMS)
-
-
-def _columns_of(record: CertificateRecord) -> dict[str, object]:
-    return {
-        "serial": str(record.serial),
-        "kind": record.kind,
-        "user": record.user,
-        "fingerprint": record.fingerprint,
-        "principals": list(record.principals),
-        "valid_after": record.valid_after,
-        "valid_before": record.valid_before,
-        "issued_at": record.issued_at,
-        "how": record.how,
-        "address": record.address,
-    }
-
-
-def _record(row: RowMapping) -> CertificateRecord:
-    return CertificateRecord(
-        serial=int(row["serial"]),
-        kind=row["kind"],
-        user=row["user"],
-        fingerprint=row["fingerprint"],
-        principals=tuple(row["principals"]),
-        valid_after=row["valid_after"],
-        valid_before=row["valid_before"],
-        issued_at=row["issued_at"],
-        how=row["how"],
-        address=row["address"],
-    )
+    return tuple(enrolment_of(row) for row in (await connection.execute(query)).mappings())
 
 
 def _warn(error: BaseException) -> None:
