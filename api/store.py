@@ -64,8 +64,7 @@ class Store:
         self._snapshot: Snapshot | None = None
         self._refreshing = asyncio.Lock()
         self._pruned_at = 0
-        self.problem: str | None = "The database has not been opened yet."
-        """Why the database cannot be used, for `/readyz`; None while it can."""
+        self._problem: str | None = _SENTENCE
 
     def __repr__(self) -> str:
         return "Store()"
@@ -94,6 +93,12 @@ class Store:
             log.warning("high_water_not_written", error=error.strerror)
 
     @property
+    def problem(self) -> str | None:
+        """Why the database cannot be used at this moment, for `/readyz`; None while it can."""
+        gone = self._database is None or not self._database.is_in_place()
+        return _SENTENCE if gone else self._problem
+
+    @property
     def snapshot(self) -> Snapshot:
         """The last state that was read. Raises `StoreUnavailable` before there was one."""
         if self._snapshot is None:
@@ -112,7 +117,7 @@ class Store:
                 await self._prune(now_ms)
             except (*_OUTAGES, StoreUnavailable) as error:
                 raise await self._out_of_order(error) from None
-            self.problem = None
+            self._problem = None
             return snapshot
 
     async def record(self, record: CertificateRecord) -> None:
@@ -250,7 +255,7 @@ class Store:
     async def _out_of_order(self, error: Exception) -> StoreUnavailable:
         """Close what does not work; the next refresh opens it anew."""
         _warn(error)
-        self.problem = _SENTENCE
+        self._problem = _SENTENCE
         database, self._database = self._database, None
         if database is not None:
             await database.abandon()

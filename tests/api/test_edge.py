@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -144,11 +145,23 @@ async def test_every_answer_carries_the_headers_that_browsers_heed(lone: Ports) 
         assert "server" not in headers
 
 
-async def test_the_database_being_away_is_said_and_retried(lone: Ports, tmp_path: object) -> None:
-    assert (await lone.public("GET", "/readyz")).status_code == 200
-    lone.services.store.problem = "The database is away."
+async def test_the_database_being_away_is_said_until_it_is_back(lone: Ports, tmp_path: Path) -> None:
+    assert (await lone.public("GET", "/readyz")).json() == {"ready": True}
+    (tmp_path / "state" / "api.sqlite").unlink()
     is_problem(await lone.public("GET", "/readyz"), 503)
     assert (await lone.public("GET", "/healthz")).status_code == 200
+    await lone.services.roster.read_store()
+    assert (await lone.public("GET", "/readyz")).status_code == 200
+
+
+async def test_key_files_that_went_bad_are_said_until_they_are_good(lone: Ports, tmp_path: Path) -> None:
+    key = next(path for path in (tmp_path / "state" / "keys").rglob("current") if path.is_file())
+    key.chmod(0o644)
+    assert lone.services.keys.look() is False
+    is_problem(await lone.public("GET", "/readyz"), 503)
+    key.chmod(0o600)
+    lone.services.keys.look()
+    assert (await lone.public("GET", "/readyz")).status_code == 200
 
 
 async def test_a_stranger_understands_the_openapi_text(lone: Ports) -> None:
