@@ -245,6 +245,7 @@ class Roster:
         public = self._signer.public
         return {
             "zone": self._zone,
+            "epoch": self._store.snapshot.meta.epoch,
             "trust": {
                 "user": [key.line for key in public.user],
                 "host": [key.line for key in public.host],

@@ -123,8 +123,8 @@ def _log(settings: Settings) -> None:
         )
     )
     logging.basicConfig(level=settings.log.level.upper(), handlers=[handler])
-    # asyncssh logs every refused key as an error of its own; asyncio says "socket.send() raised" of dead peers.
-    logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+    # asyncio says "socket.send() raised exception" of every dead peer; asyncssh tells each connection and key.
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
 

@@ -183,7 +183,7 @@ class _Bastion:
         """Take each word of the api: whom to trust, what is revoked, which servers are enrolled."""
         async for state in self.authority.feed():
             changed = self.known.hear(state.word)
-            self.directory.apply(state.enrolled, state.version, state.hub_heard_at)
+            self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)
             self.informed.set()
             if changed:
                 self.registry.revise(lambda session: session.still_valid())

@@ -20,7 +20,7 @@ from bastion.authority import AuthorityError, HopCertificates, Proof
 from bastion.directory.table import Pod
 from bastion.relay.front import ClientLink, HostTrust, PodFailure, PodLink, PodTrouble, RelayRefused
 from bastion.relay.limits import Algorithms, RelayLimits
-from bastion.relay.wire import PodLogin, connect_pod
+from bastion.relay.wire import PodLogin, connect_pod, see_host_key
 from ca.certificate import line_of
 from ca.errors import Reason, Refusal
 from ca.trust import TrustedKeys
@@ -36,6 +36,7 @@ _TROUBLE = {
     PodTrouble.PROTOCOL: "What answers for {server} is not an SSH server that is known here. Restart the server.",
 }
 
+RETRY_SECONDS = 0.3
 MAX_SEEN = 20_000
 """Pods whose host key is remembered as seen; the oldest are looked at again."""
 
@@ -60,7 +61,9 @@ class Reach:
         if pod.unix_user is None or pod.host_key is None:
             raise RelayRefused("This server takes connections in jump mode only.")
         try:
-            hop = await self.hops.hop(admission.identity, pod.instance, admission.capabilities, _proof(admission))
+            hop = await self.hops.hop(
+                admission.identity, pod.instance, admission.capabilities, _proof(admission, link.peer[0])
+            )
         except AuthorityError as error:
             raise RelayRefused(error.sentence) from None
         trust = HostTrust(
@@ -71,9 +74,7 @@ class Reach:
         )
         login = PodLogin(username=pod.unix_user, key=hop.key, certificate=hop.certificate)
         try:
-            made = await connect_pod(
-                link, pod.address, pod.ssh_port, login=login, trust=trust, algorithms=self.algorithms
-            )
+            made = await self._dial(link, pod, login, trust)
         except PodFailure as failure:
             _log.warning("%s: %s", pod.instance.principal, failure)
             if failure.trouble is PodTrouble.UNREACHABLE:
@@ -81,6 +82,19 @@ class Reach:
             raise RelayRefused(_TROUBLE[failure.trouble].format(server=pod.server)) from None
         self._remember(pod)
         return made
+
+    async def _dial(self, link: ClientLink, pod: Pod, login: PodLogin, trust: HostTrust) -> PodLink:
+        """Dial, and once more after a moment: a pod's sshd that reads a new host certificate is away for an instant."""
+        for pause in (RETRY_SECONDS, None):
+            try:
+                return await connect_pod(
+                    link, pod.address, pod.ssh_port, login=login, trust=trust, algorithms=self.algorithms
+                )
+            except PodFailure as failure:
+                if pause is None or failure.trouble is not PodTrouble.UNREACHABLE:
+                    raise
+                await asyncio.sleep(pause)
+        raise PodFailure(PodTrouble.UNREACHABLE, "it was not dialled")
 
     async def verify(self, pod: Pod) -> Refusal | None:
         """Whether the pod's address shows the host key that it enrolled with. Pods that never enrolled (legacy, jump
@@ -91,11 +105,11 @@ class Reach:
             return None
         try:
             async with asyncio.timeout(self.limits.dial_seconds):
-                shown = await self._host_key(pod, pod.host_key.algorithm)
+                shown = await see_host_key(pod.address, pod.ssh_port, pod.host_key.algorithm, self.algorithms)
         except (OSError, asyncssh.Error):
             await self._suspect(pod)
             return Refusal(Reason.UNAVAILABLE, f"The server {pod.server} does not answer on its SSH port.")
-        if shown is None or shown.public_data != pod.host_key.blob:
+        if shown != pod.host_key.blob:
             return Refusal(
                 Reason.WRONG_TARGET,
                 f"What answers at the address of {pod.server} is not the server that enrolled. Restart the server.",
@@ -107,16 +121,6 @@ class Reach:
         """The pod is gone or has moved."""
         self._seen.pop(pod, None)
         self.hops.forget(pod.instance)
-
-    async def _host_key(self, pod: Pod, algorithm: str) -> asyncssh.SSHKey | None:
-        """The plain host key behind the pod's port, proven by its key exchange. Reads no file of ours."""
-        return await asyncssh.get_server_host_key(
-            pod.address,
-            pod.ssh_port,
-            kex_algs=list(self.algorithms.kex),
-            server_host_key_algs=[algorithm],
-            config=None,
-        )
 
     def _misplaced(self, pod: Pod) -> Refusal | None:
         address = ipaddress.ip_address(pod.address)
@@ -138,7 +142,7 @@ class Reach:
             await self.lost(pod)
 
 
-def _proof(admission: Admission) -> Proof:
+def _proof(admission: Admission, peer: str) -> Proof:
     if admission.how is How.CERTIFICATE and admission.certificate is not None:
-        return Proof(certificate=line_of(admission.certificate))
+        return Proof(certificate=line_of(admission.certificate), peer=peer)
     return Proof(raw_key=admission.key.fingerprint)

@@ -39,7 +39,8 @@ class AuthorityState:
     """One answer of `GET /internal/state`.
 
     `answered_at` is in seconds of the monotonic clock. `heard_seconds_ago` is how long before that the api had
-    last heard JupyterHub; None: never. `dropped` counts enrolled pods that could not be read.
+    last heard JupyterHub; None: never. `dropped` counts enrolled pods that could not be read. `epoch` names the
+    database that the api speaks from: another one begins without enrolments.
     """
 
     version: str
@@ -50,6 +51,7 @@ class AuthorityState:
     revocations: Revocations
     enrolled: tuple[Pod, ...]
     dropped: int = 0
+    epoch: str = ""
 
     @property
     def word(self) -> Word:
@@ -78,6 +80,7 @@ def read_state(raw: object, answered_at: float) -> AuthorityState:
         revocations=read_revocations(body.get("revocations")),
         enrolled=enrolled.pods,
         dropped=enrolled.dropped,
+        epoch=_epoch(body.get("epoch")),
     )
 
 
@@ -135,6 +138,12 @@ def write_revocations(revocations: Revocations) -> dict[str, object]:
         "users": dict(revocations.users),
         "servers": {server.login: at for server, at in servers.items()},
     }
+
+
+def _epoch(raw: object) -> str:
+    if not isinstance(raw, str) or not raw.isalnum() or len(raw) > 64:
+        raise AuthorityUnavailable("the api does not say which database it speaks from")
+    return raw
 
 
 def _mapping(raw: object, what: str) -> dict[str, object]:

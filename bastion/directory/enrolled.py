@@ -28,7 +28,11 @@ HIDE_SECONDS = 35.0
 """How long a pod that refuses connections stays hidden against an unchanged list. JupyterHub's default poll
 notices a crash within 30 s, after which the list has changed if the pod is really gone."""
 
+REMEMBER_SECONDS = 90.0
+"""How long pods may take to enrol again after the api lost its database. They look every 15 s by default."""
+
 PROBE_SECONDS = 3.0
+PROBE_PAUSE = 0.3
 
 _FIELDS = frozenset({"login", "instance", "address", "ssh_port", "key_port", "unix_user", "host_key"})
 
@@ -96,7 +100,17 @@ def _host_key(line: str) -> PublicKey:
 
 
 async def refuses(pod: Pod) -> bool:
-    """Whether the pod's SSH port refuses TCP connections: nothing listens there. Silence is not refusal."""
+    """Whether the pod's SSH port refuses TCP connections, now and a moment later: nothing listens there.
+
+    Silence is not refusal; nor is one refusal, since an sshd that reads a new host certificate is away for an instant.
+    """
+    if not await _refuses_now(pod):
+        return False
+    await asyncio.sleep(PROBE_PAUSE)
+    return await _refuses_now(pod)
+
+
+async def _refuses_now(pod: Pod) -> bool:
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             _, writer = await asyncio.open_connection(pod.address, pod.ssh_port)
@@ -133,10 +147,13 @@ class EnrolledDirectory:
         self._listed: dict[tuple[Instance, str], Pod] = {}
         self._hidden: dict[Instance, _Hidden] = {}
         self._probing: dict[Instance, asyncio.Task[bool]] = {}
+        self._epoch: str | None = None
+        self._remembered: dict[tuple[Instance, str], Pod] = {}
+        self._remembered_until = 0.0
 
-    def apply(self, pods: Iterable[Pod], version: str, heard_at: float | None) -> list[Change]:
-        """Take one answer of the api: its list, the list's version, and when the api last heard JupyterHub (in
-        seconds of the monotonic clock). Returns the changes, which every consumer gets too.
+    def apply(self, pods: Iterable[Pod], version: str, heard_at: float | None, epoch: str = "") -> list[Change]:
+        """Take one answer of the api: its list, the list's version, when the api last heard JupyterHub (in seconds of
+        the monotonic clock), and which database it speaks from. Returns the changes, which every consumer gets too.
 
         An api that was restarted and has not heard JupyterHub yet (None) takes nothing away from what was
         heard before: that goes on ageing.
@@ -144,7 +161,9 @@ class EnrolledDirectory:
         self._version = version
         if heard_at is None:
             heard_at = self._table.heard_at
-        self._listed = {pod.identity: pod for pod in pods}
+        listed = {pod.identity: pod for pod in pods}
+        self._remember_over_a_lost_database(listed, epoch)
+        self._listed = listed | self._remembered
         now = self._clock()
         instances = {instance for instance, _ in self._listed}
         self._hidden = {
@@ -154,6 +173,24 @@ class EnrolledDirectory:
         }
         shown = [pod for pod in self._listed.values() if pod.instance not in self._hidden]
         return self._tell(self._table.replace(shown, heard_at))
+
+    def _remember_over_a_lost_database(self, listed: dict[tuple[Instance, str], Pod], epoch: str) -> None:
+        """A new epoch is a new database, in which nobody has enrolled yet: a pod that it does not list is unknown, not
+        stopped, until its pod side has had the time to enrol again. Another run of its server ends it at once."""
+        if epoch != self._epoch:
+            if self._epoch is not None:
+                self._remembered = dict(self._listed)
+                self._remembered_until = self._clock() + REMEMBER_SECONDS
+                _log.warning(
+                    "the api speaks from another database: waiting for %d pods to enrol again", len(self._listed)
+                )
+            self._epoch = epoch
+        spoken_for = {pod.server for pod in listed.values()}
+        self._remembered = {
+            identity: pod
+            for identity, pod in self._remembered.items()
+            if self._clock() < self._remembered_until and pod.server not in spoken_for
+        }
 
     async def lost(self, instance: Instance) -> bool:
         """A connection to this instance broke: see whether it is gone. True: it was, and everybody was told.

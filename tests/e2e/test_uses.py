@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.browser import form
 from tests.support.system import Person, System, unix_user
 
 BULK = 200 << 20
@@ -96,15 +97,10 @@ async def test_the_login_in_the_browser_gets_a_certificate_through_the_form(syst
     async with system.hub.browser() as browser:
         page = await system.hub.log_in_here(browser, f"{system.url}/login", "bob")
         assert page.status_code == 200
-        token = re.search(r'name="csrf[^"]*" value="([^"]+)"', page.text)
-        name = re.search(r'name="(csrf[^"]*)"', page.text)
-        assert token is not None
-        assert name is not None
-        form = re.search(r'<form[^>]*action="([^"]*certificates?[^"]*)"', page.text)
-        target = f"{system.url}{form[1] if form else '/'}"
+        wanted = form(page, "/certificates/form")
         answer = await browser.post(
-            target,
-            data={name[1]: token[1], "public_key": bob.public_key, "action": "download"},
+            f"{system.url}{wanted.action}",
+            data={**wanted.fields, "public_key": bob.public_key},
             headers={"Origin": system.url},
         )
     found = re.search(r"ssh-ed25519-cert-v01@openssh.com [A-Za-z0-9+/=]+", answer.text)

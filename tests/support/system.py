@@ -88,6 +88,7 @@ class System:
         self.internal_port = free_port()
         self.state = self.folder / "api-state"
         self.bastion_state = self.folder / "bastion-state"
+        self._log_begins = 0
         self.known_hosts = self.folder / "known_hosts"
         self.url = self.hub.public_url
         self.api = self._process(
@@ -136,16 +137,14 @@ class System:
         self.wait("the api to be ready", lambda: self._answers("/readyz"), self.api)
 
     def start_bastion(self) -> None:
+        self._log_begins = self.bastion.log.stat().st_size if self.bastion.log.exists() else 0
         self.bastion.start()
-        self.wait("the bastion to listen", self._listens, self.bastion)
+        self.wait("the bastion to listen", lambda: self._knows(f'port {self.port}"'), self.bastion)
 
     def _answers(self, path: str) -> bool:
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}{path}", verify=no_tls(), trust_env=False).status_code == 200
         return False
-
-    def _listens(self) -> bool:
-        return f"port {self.port}" in self.bastion.log.read_text(errors="replace").rpartition("listening on")[2]
 
     def get(self, path: str) -> str:
         answer = httpx.get(f"{self.url}{path}", verify=no_tls(), trust_env=False, timeout=LIMIT)
@@ -196,9 +195,13 @@ class System:
                 while True:
                     state = (await client.get(f"http://127.0.0.1:{self.internal_port}/internal/state")).json()
                     wanted = [one["instance"] for one in state["enrolled"] if one["login"] == login]
-                    if wanted and f"/{server}:{wanted[0]} started" in self.bastion.log.read_text(errors="replace"):
+                    if wanted and self._knows(f":{wanted[0]} started"):
                         return
                     await anyio.sleep(0.05)
+
+    def _knows(self, what: str) -> bool:
+        """Whether the bastion that runs now has logged this."""
+        return what in self.bastion.log.read_bytes()[self._log_begins :].decode(errors="replace")
 
     async def start_server(self, user: str, server: str = "") -> None:
         """Start a server with SSH and wait until it can be entered."""

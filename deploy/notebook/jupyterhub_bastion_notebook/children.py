@@ -64,6 +64,16 @@ def descendants(root: int) -> frozenset[int]:
     return frozenset(found)
 
 
+def until_childless(parent: int, limit: float) -> None:
+    """Wait until `parent` has no descendants any more, at most `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        reap()
+        if not descendants(parent):
+            return
+        time.sleep(0.02)
+
+
 def end_all(listener: int | None, grace: float, limit: float = 10.0) -> int:
     """End every descendant: politely, and after `grace` seconds for certain. How many are left after `limit` seconds.
 
@@ -90,14 +100,26 @@ def end_all(listener: int | None, grace: float, limit: float = 10.0) -> int:
 def _until_none(act: Callable[[frozenset[int]], None], limit: float) -> bool:
     deadline = time.monotonic() + limit
     while True:
-        reap()
-        pids = descendants(os.getpid())
-        if not pids:
+        if _childless():
             return True
         if time.monotonic() > deadline:
             return False
-        act(pids)
+        act(descendants(os.getpid()))
         time.sleep(0.02)
+
+
+def _childless() -> bool:
+    """Collect who has ended; True when the kernel knows of no other child, orphans that came to us included.
+
+    An empty list from /proc does not say that: when a process dies while the list is read, its child is read with a
+    parent that is gone.
+    """
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _signal(pids: Iterable[int], number: int) -> None:

@@ -32,6 +32,7 @@ _LONGEST_PAUSE = 30.0
 _LASTING_PAUSE = 300.0
 _REFRESH = 3600.0  # CA keys rotate: ask at least hourly
 _GRACE = 1.5  # seconds that sessions get to end politely
+_HEAD_START = 0.7  # seconds that the api, and then the bastion, get before sessions are killed
 _WITHDRAWAL = 3.0  # seconds for the last word to the api
 
 
@@ -73,9 +74,16 @@ class Supervisor:
         return why
 
     def finish(self) -> None:
-        """End every process, tell the api, clean up. Takes at most a few seconds."""
+        """Tell the api, end every process, clean up. Takes at most a few seconds.
+
+        The api hears first, and sessions get a moment: then the bastion ends them with a sentence. Killed here, they
+        would just break off.
+        """
         farewell = threading.Thread(target=self._withdraw, daemon=True)
         farewell.start()
+        farewell.join(_HEAD_START)
+        if self._listener is not None and not farewell.is_alive():
+            children.until_childless(self._listener.pid, _HEAD_START)
         left = children.end_all(self._listener.pid if self._listener else None, _GRACE)
         if left:
             say(f"{left} processes of SSH sessions could not be ended.")

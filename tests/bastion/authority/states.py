@@ -25,6 +25,7 @@ def state(**changed: Any) -> dict[str, Any]:
     return {
         "version": "1",
         "zone": "hub",
+        "epoch": "0123456789abcdef",
         "heard_seconds_ago": 0.5,
         "trust": {"user": lines(key(11), key(12)), "host": lines(key(13)), "hop": lines(key(14))},
         "revocations": {

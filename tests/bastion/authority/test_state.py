@@ -50,6 +50,8 @@ GOOD_LINE = key(11).line
         {"version": "x" * 257},
         {"version": "a\nb"},
         {"zone": "Hub"},
+        {"epoch": None},
+        {"epoch": "a b"},
         {"zone": None},
         {"heard_seconds_ago": -1},
         {"heard_seconds_ago": float("nan")},
