@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
+from pathlib import Path
 
 from deploy.demo.family import run_and_leave_nothing
+from deploy.demo.scene import ROOT
 from deploy.demo.stage import play
 
 
@@ -14,7 +17,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description="JupyterHub with SSH, on this machine.")
     parser.add_argument("--check", action="store_true", help="try everything with OpenSSH, then end")
     arguments = parser.parse_args()
-    return run_and_leave_nothing(functools.partial(play, check=arguments.check))
+    hub_bin = Path(os.environ.get("HUB6_BIN") or ROOT / ".venv" / "hub" / "bin").absolute()
+    if not (hub_bin / "jupyterhub").exists():
+        parser.error(f"there is no JupyterHub in {hub_bin}: start the demo with `make demo`")
+    return run_and_leave_nothing(functools.partial(play, hub_bin=hub_bin, check=arguments.check))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ class Parts:
         self._watchers.add(watcher)
         where = url or f"127.0.0.1:{self.scene.ports.bastion}"
         answers = (lambda: _answers_http(url)) if url else (lambda: _answers_ssh(self.scene.ports.bastion))
-        await wait_for(answers, f"{name} did not answer at {where} within {PATIENCE:.0f} s.")
+        late = f"{name} did not answer at {where} within {PATIENCE:.0f} s. Its log ends with"
+        await wait_for(answers, lambda: f"{late}\n{self.last_words(name)}")
         say(f"  {name:<11} {where.removesuffix('/hub/api/').removesuffix('/readyz'):<24} "
             f"{time.monotonic() - began:4.1f} s")  # fmt: skip
 
@@ -94,12 +95,12 @@ class Parts:
             self.broken.set_result(f"{name} ended by itself with status {status}:\n{self.last_words(name)}")
 
 
-async def wait_for(condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-    """Ask ten times a second until the condition holds. Raises DemoFailed(otherwise)."""
+async def wait_for(condition: Callable[[], Awaitable[bool]], otherwise: Callable[[], str]) -> None:
+    """Ask ten times a second until the condition holds. Raises DemoFailed with what `otherwise` says."""
     end = time.monotonic() + PATIENCE
     while not await condition():
         if time.monotonic() > end:
-            raise DemoFailed(otherwise)
+            raise DemoFailed(otherwise())
         await asyncio.sleep(0.1)
 
 

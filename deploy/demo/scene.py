@@ -6,11 +6,12 @@ import json
 import secrets
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HUB_BIN = ROOT / ".venv" / "hub" / "bin"
+_USUAL_PORTS = (8000, 8081, 8001, 9080, 9081, 2222)
 USERS = ("alice", "bob")
 
 
@@ -33,7 +34,8 @@ class Scene:
     folder: Path
     ports: Ports
     password: str
-    hub_bin: Path = HUB_BIN
+    hub_bin: Path
+    """The folder with the `jupyterhub` of its environment."""
 
     @property
     def hub_url(self) -> str:
@@ -123,9 +125,9 @@ def system_path() -> str:
     return "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def set_up(folder: Path) -> Scene:
+def set_up(folder: Path, hub_bin: Path) -> Scene:
     """Fill `folder`, which is empty and private, with everything that has to be there before the first start."""
-    scene = Scene(folder=folder, ports=choose_ports(), password=secrets.token_urlsafe(9))
+    scene = Scene(folder=folder, ports=choose_ports(), password=secrets.token_urlsafe(9), hub_bin=hub_bin)
     for path in (scene.logs, scene.homes, scene.laptop, folder / "api", folder / "bastion", folder / "run"):
         path.mkdir(mode=0o700)
     for user in USERS:
@@ -158,9 +160,8 @@ def write_private(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def choose_ports() -> Ports:
+def choose_ports(usual: Sequence[int] = _USUAL_PORTS) -> Ports:
     """The usual ports, each replaced by a free one when somebody listens there."""
-    usual = (8000, 8081, 8001, 9080, 9081, 2222)
     held: list[socket.socket] = []
     try:
         for port in usual:

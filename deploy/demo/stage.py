@@ -16,9 +16,9 @@ from deploy.demo.tour import Tour
 SERVICE_SCOPE = "access:services!service=ssh"
 
 
-def play(folder: Path, *, check: bool) -> int:
+def play(folder: Path, *, hub_bin: Path, check: bool) -> int:
     """Run the demo in `folder` until it is told to stop, or until everything was tried. An exit status."""
-    return asyncio.run(_play(set_up(folder), check=check))
+    return asyncio.run(_play(set_up(folder, hub_bin), check=check))
 
 
 async def _play(scene: Scene, *, check: bool) -> int:
@@ -59,7 +59,7 @@ async def _perform(scene: Scene, parts: Parts, *, check: bool) -> int:
     await parts.start_all()
     async with Administrator(scene) as administrator:
         await administrator.start_server("alice")
-        await wait_for(administrator.enrolled("alice"), _no_ssh(parts))
+        await wait_for(administrator.enrolled("alice"), lambda: _no_ssh("alice", parts))
         say("  alice's server, with SSH enabled")
         await administrator.furnish_laptop(SERVICE_SCOPE)
         if check:
@@ -69,5 +69,5 @@ async def _perform(scene: Scene, parts: Parts, *, check: bool) -> int:
     return 0
 
 
-def _no_ssh(parts: Parts) -> str:
-    return f"alice's server did not enrol. The hub's log ends with\n{parts.last_words('JupyterHub')}"
+def _no_ssh(login: str, parts: Parts) -> str:
+    return f"{login} did not enrol. The hub's log ends with\n{parts.last_words('JupyterHub')}"

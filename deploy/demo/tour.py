@@ -63,7 +63,7 @@ class Tour:
             self._check("the api's page knows alice", "alice" in page.text and str(page.url).startswith(
                 self._scene.public_url))  # fmt: skip
             await browser.start_server("gpu")
-            await wait_for(self._administrator.enrolled("alice+gpu"), "alice/gpu did not enrol.")
+            await wait_for(self._administrator.enrolled("alice+gpu"), lambda: "alice/gpu did not enrol.")
             certificate = await browser.get_certificate((self._laptop / "key.pub").read_text())
         (self._laptop / "key-cert.pub").write_text(certificate)
         await self._run("ssh-keygen -L -f key-cert.pub", expect="alice/gpu:")

@@ -156,7 +156,9 @@ def instance_id(started: datetime) -> int:
 def with_ssh(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
     """The spawner class with the check box; everything it did before it still does."""
 
-    class SshSpawner(spawner):  # type: ignore[valid-type, misc]
+    class SshSpawner(spawner):  # type: ignore[misc]
+        cmd: list[str] | None
+
         @property
         def ssh_enabled(self) -> bool:
             """`user_options` is whatever the user sent: this one boolean is all that is taken from it."""
