@@ -87,11 +87,12 @@ class Sshd:
             self.host_key, "test", principals=list(principals), valid_after="-10m", valid_before=valid_before
         )
 
-    def start(self, extra: Sequence[str] = ()) -> None:
+    def start(self, extra: Sequence[str] = (), *, write_keys: bool = True) -> None:
         """Write keys and configuration, start, and wait until it listens."""
         if not Path(BINARY).exists():
             raise RuntimeError(f"{BINARY} is missing: install OpenSSH's server (Debian: openssh-server)")
-        self._write_keys()
+        if write_keys:
+            self._write_keys()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # its privilege separation needs it
         for _ in range(5):

@@ -1,0 +1,128 @@
+"""Why: what a hostile peer writes meets these parsers first, and these sums keep its bytes in bounds."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bastion.relay.answers import Answers
+from bastion.relay.credit import RESERVE, Credit
+from bastion.relay.limits import default_algorithms, has_fast_aes
+from bastion.relay.meanings import UNKNOWN, X11, DirectTcp, Exec, Malformed, Pty, Session, Subsystem, TcpForward
+from bastion.relay.requests import _GLOBALS, _OPENS, _REQUESTS, asked, needed_capability, opened, requested, shown
+from ca.certificate import string
+from ca.limits import Capability
+
+NAMES = [*_OPENS, *_REQUESTS, *_GLOBALS]
+
+
+@given(st.sampled_from(NAMES) | st.binary(max_size=80), st.binary(max_size=200))
+def test_no_payload_crashes_a_parser(name: bytes, payload: bytes) -> None:
+    for parse in (opened, requested, asked):
+        meaning = parse(name, payload)
+        assert needed_capability(meaning) is not None or meaning is not UNKNOWN
+    assert shown(name).isascii()
+    assert len(shown(name)) <= 64
+
+
+@given(st.binary(max_size=40), st.integers(0, 65535), st.binary(min_size=1, max_size=5))
+def test_a_payload_that_goes_on_is_malformed(host: bytes, port: int, more: bytes) -> None:
+    payload = string(host) + struct.pack(">I", port) + string(b"127.0.0.1") + struct.pack(">I", 5)
+    exact = opened(b"direct-tcpip", payload)
+    assert isinstance(exact, DirectTcp)
+    assert exact.port == port
+    assert isinstance(opened(b"direct-tcpip", payload + more), Malformed)
+    assert isinstance(opened(b"direct-tcpip", payload[:-1]), Malformed)
+
+
+def test_text_that_is_not_utf_8_never_equals_a_name() -> None:
+    meaning = opened(b"direct-tcpip", string(b"pod\xff.hub") + struct.pack(">I", 22) + string(b"") + bytes(4))
+    assert isinstance(meaning, DirectTcp)
+    assert meaning.host == "pod\\xff.hub"
+
+
+@pytest.mark.parametrize(
+    ("meaning", "capability"),
+    [
+        (Session(), None),
+        (Exec(b"x"), Capability.EXEC),
+        (Subsystem("sftp"), Capability.SUBSYSTEM),
+        (Pty("xterm", 80, 24), Capability.PTY),
+        (DirectTcp("h", 1, "", 0), Capability.LOCAL_FORWARD),
+        (TcpForward("", 0), Capability.REMOTE_FORWARD),
+        (X11(single=False, screen=0), Capability.X11),
+        (UNKNOWN, UNKNOWN),
+        (Malformed("x"), UNKNOWN),
+    ],
+)
+def test_each_meaning_needs_its_capability(meaning: object, capability: object) -> None:
+    assert needed_capability(meaning) is capability  # type: ignore[arg-type]
+
+
+def test_an_x11_cookie_is_not_kept() -> None:
+    meaning = requested(b"x11-req", b"\x01" + string(b"MIT-MAGIC-COOKIE-1") + string(b"c0ffee") + bytes(4))
+    assert isinstance(meaning, X11)
+    assert "c0ffee" not in repr(meaning)
+
+
+@given(
+    st.integers(0, 0xFFFFFFFF),
+    st.integers(1 << 10, 1 << 22),
+    st.lists(st.tuples(st.sampled_from(["send", "widen", "speak"]), st.integers(0, 1 << 23))),
+)
+def test_the_sender_is_never_granted_more_than_the_receiver_takes(
+    offered: int, cap: int, steps: list[tuple[str, int]]
+) -> None:
+    credit = Credit(offered, cap)
+    room = offered  # as the receiver counts
+    for step, size in steps:
+        if step == "send":
+            allowed = size <= credit.granted
+            assert credit.spend(size) is allowed
+            room -= size if allowed else 0
+            credit.due(at_once=False)
+        elif step == "widen":
+            credit.widen(size)
+            room = min(room + size, 0xFFFFFFFF)
+            credit.due(at_once=True)
+        else:
+            room -= credit.speak(size)
+        assert 0 <= credit.granted <= min(cap, room)
+
+
+def test_a_sender_is_never_starved_by_what_is_held_back() -> None:
+    credit = Credit(1 << 20, 2 << 20)
+    assert credit.speak(10 * RESERVE) == RESERVE
+    assert credit.spend(credit.granted)
+    credit.widen(RESERVE + 5)
+    assert credit.due(at_once=True) == 5
+    tiny = Credit(10, 1 << 20)
+    assert (tiny.granted, tiny.speak(5)) == (10, 0)
+
+
+@given(st.permutations(range(8)))
+def test_replies_leave_in_the_order_of_the_questions(order: list[int]) -> None:
+    sent: list[int] = []
+    answers: Answers[int] = Answers(sent.append)
+    slots = [answers.question() for _ in range(8)]
+    for number in order:
+        slots[number].answer(number)
+        slots[number].answer(99)
+    assert sent == list(range(8))
+    assert len(answers) == 0
+
+
+def test_chacha20_is_offered_only_without_aes_instructions() -> None:
+    assert has_fast_aes("processor : 0\nflags\t\t: fpu sse aes avx\n")
+    assert not has_fast_aes("flags\t\t: fpu sse\n")
+    assert has_fast_aes("Features\t: fp asimd aes\n")
+    assert has_fast_aes("")
+    assert not any("chacha" in name for name in default_algorithms(fast_aes=True).ciphers)
+    assert default_algorithms(fast_aes=False).ciphers[0].startswith("chacha20")
+    for lists in (default_algorithms(fast_aes=True), default_algorithms(fast_aes=False)):
+        assert lists.kex[0] == "mlkem768x25519-sha256"
+        assert not any(name.endswith("sha1") for name in (*lists.kex, *lists.macs, *lists.signatures))
+        assert all("etm" in name for name in lists.macs)
