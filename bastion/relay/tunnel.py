@@ -45,11 +45,26 @@ class TunnelEnd(asyncio.Protocol):
         self._room = offered  # what the client takes
         self._packet = max(packet, 1)
         self._window = window
-        self._buffered = buffered
+        self._high = buffered
         self._taken = 0  # bytes to be granted to the client again
         self._waiting = b""
         self._transport: asyncio.Transport | None = None
         self._full = self._held = self._ended = self._lost = self._got_eof = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the server does not read fast enough."""
+        return self._full
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the client's window does not take yet."""
+        return len(self._waiting)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the server has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     # the socket's side
 
@@ -58,7 +73,7 @@ class TunnelEnd(asyncio.Protocol):
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a tunnel needs a stream")
         self._transport = transport
-        transport.set_write_buffer_limits(high=min(self._buffered, self._window))
+        transport.set_write_buffer_limits(high=min(self._high, self._window))
         transport.pause_reading()
 
     def start(self) -> None:

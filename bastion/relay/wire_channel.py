@@ -261,7 +261,7 @@ class Leg(SSHPacketHandler):
         """Data from the far end, which has been counted there."""
         if not self._sent_close:
             self.sent += size
-            self._send(kind, body)
+            self._tell(kind, body)
 
     def widen(self, more: int) -> None:
         """The far end's peer takes `more` bytes."""
@@ -271,13 +271,13 @@ class Leg(SSHPacketHandler):
     def grant(self, more: int) -> None:
         """Let the peer send `more` bytes."""
         if more and not self._sent_close:
-            self._send(MSG_CHANNEL_WINDOW_ADJUST, UInt32(more))
+            self._tell(MSG_CHANNEL_WINDOW_ADJUST, UInt32(more))
 
     def eof(self) -> None:
         """The far end sends no more data."""
         if not self._sent_eof and not self._sent_close:
             self._sent_eof = True
-            self._send(MSG_CHANNEL_EOF)
+            self._tell(MSG_CHANNEL_EOF)
 
     def request(self, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """Pass a request on, as it came."""
@@ -285,7 +285,7 @@ class Leg(SSHPacketHandler):
             return
         if slot is not None:
             self._asked.append(slot)
-        self._send(MSG_CHANNEL_REQUEST, String(name), Boolean(slot is not None), payload)
+        self._tell(MSG_CHANNEL_REQUEST, String(name), Boolean(slot is not None), payload)
 
     def close(self) -> None:
         """Close the channel towards the peer; it is over when the peer has closed it too."""
@@ -293,7 +293,7 @@ class Leg(SSHPacketHandler):
             self.far = NOWHERE
             return
         if not self._sent_close:
-            self._send(MSG_CHANNEL_CLOSE)
+            self._tell(MSG_CHANNEL_CLOSE)
             self._sent_close = True
         self._end_if_closed()
 
@@ -308,13 +308,13 @@ class Leg(SSHPacketHandler):
         line = f"\r\n{sentence}\r\n".encode()
         line = line[: self.far.speak(len(line))]
         if line:
-            self._send(MSG_CHANNEL_EXTENDED_DATA, UInt32(EXTENDED_DATA_STDERR), String(line))
+            self._tell(MSG_CHANNEL_EXTENDED_DATA, UInt32(EXTENDED_DATA_STDERR), String(line))
 
     def _send_reply(self, pkttype: int) -> None:
         if not self._sent_close:
-            self._send(pkttype)
+            self._tell(pkttype)
 
-    def _send(self, pkttype: int, *args: bytes) -> None:
+    def _tell(self, pkttype: int, *args: bytes) -> None:
         if self.remote is not None and not self.gone:
             self._connection.send_packet(pkttype, UInt32(self.remote), *args, handler=self)
 

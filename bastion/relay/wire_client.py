@@ -124,7 +124,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
     ) -> None:
         self.set_up(limits)
         self.invited = set()
-        self._tunnels: set[TunnelEnd] = set()
+        self.tunnels: set[TunnelEnd] = set()
         self._pod: PodSide | None = None
         self._dialling: asyncio.Future[PodLink] | None = None
         self._proven: tuple[str, bytes] | None = None
@@ -219,7 +219,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
     def feeders(self) -> list[Feeder]:
         """What the client is sent comes from the pod and from tunnels."""
         pod: list[Feeder] = [] if self._pod is None else [self._pod]
-        return pod + list(self._tunnels)
+        return pod + list(self.tunnels)
 
     async def across(self) -> Link:
         """The pod's connection, made when first needed and shared by all channels."""
@@ -258,7 +258,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
                 far.far = NOWHERE
         if self._dialling is not None:
             self._dialling.cancel()
-        for tunnel in list(self._tunnels):
+        for tunnel in list(self.tunnels):
             tunnel.abort()
         pod, self._pod = self._pod, None
         if pod is not None:
@@ -305,7 +305,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
             packet=min(offered.packet, self.limits.packet),
             window=self.limits.window,
             buffered=self.limits.buffered,
-            ended=self._tunnels.discard,
+            ended=self.tunnels.discard,
         )
         try:
             async with asyncio.timeout(self.limits.dial_seconds):
@@ -317,7 +317,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
             end.abort()
             return
         leg.far = held.end = end
-        self._tunnels.add(end)
+        self.tunnels.add(end)
         self.hold_with(end)
         end.start()
 

@@ -1,0 +1,146 @@
+"""Why: jump mode is a tunnel that the relay cannot read, so it must be exact, and end with either end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.bastion.relay.doors import Answer, Door, Way, run
+from tests.support.sshd import Sshd, free_port
+
+
+def jumping(sshd: Sshd, door: Door, *command: str | bytes) -> list[str | bytes]:
+    """ssh to the pod by name, through the door, end to end."""
+    proxy = shlex.join([*map(str, Way.through(door).command("-W", "%h:%p"))])
+    way = Way(22, sshd.user, sshd.known_hosts, sshd.identity)
+    return ["ssh", "-o", f"ProxyCommand={proxy}", *way.options, sshd.name, *command]
+
+
+@pytest.mark.parametrize("command", [b"echo hello", b"exit 3", b"kill -TERM $$", b"head -c 3000000 /dev/zero"])
+async def test_a_jump_ends_as_a_direct_connection_does(sshd: Sshd, door: Door, command: bytes) -> None:
+    straight = await Way.direct(sshd).run("--", command)
+    jumped = await run(jumping(sshd, door, command))
+    # where the whole is in the pod's ssh, only its own name for the other side may differ
+    assert jumped == Answer(straight.status, straight.out, straight.err)
+    assert door.dials == 0
+
+
+async def test_twenty_megabytes_go_both_ways(sshd: Sshd, door: Door) -> None:
+    content = hashlib.shake_256(b"jump").digest(20_000_000)
+    answer = await run(jumping(sshd, door, "cat; echo done"), stdin=content)
+    assert answer.out == content + b"done\n"
+
+
+async def test_half_close_passes_through_a_tunnel(door: Door) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(hashlib.sha256(await reader.read()).hexdigest().encode() + b"x" * 5_000_000)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door.tunnel_port = server.sockets[0].getsockname()[1]
+    content = b"y" * 3_000_000
+    async with server:
+        answer = await Way.through(door).run("-W", "pod.hub:22", stdin=content)
+    assert answer.out == hashlib.sha256(content).hexdigest().encode() + b"x" * 5_000_000
+    assert answer.status == 0
+
+
+async def test_a_server_that_does_not_answer_fails_the_jump(sshd: Sshd, door: Door) -> None:
+    door.tunnel_port = free_port()
+    answer = await Way.through(door).run("-o", "LogLevel=INFO", "-W", "pod.hub:22")
+    assert answer.status == 255
+    assert b"SSH port does not answer" in answer.err
+
+
+async def test_a_killed_client_closes_the_tunnels_connection(door: Door) -> None:
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await reader.read()
+        gone.set()
+        writer.close()
+        await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door.tunnel_port = server.sockets[0].getsockname()[1]
+    async with server:
+        process = await asyncio.create_subprocess_exec(
+            *Way.through(door).command("-W", "pod.hub:22"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readexactly(5) == b"hello"
+        process.kill()
+        await process.communicate()
+        await asyncio.wait_for(gone.wait(), 20)
+    await door.next_end()
+
+
+async def test_a_server_that_does_not_read_stops_the_client_and_nothing_piles_up(door: Door) -> None:
+    stuck: list[asyncio.StreamWriter] = []
+    go = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        stuck.append(writer)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await go.wait()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        size = len(await reader.read())
+        writer.write(b"%d" % size)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door.tunnel_port = server.sockets[0].getsockname()[1]
+    async with server:
+        running = asyncio.ensure_future(Way.through(door).run("-W", "pod.hub:22", stdin=b"z" * 30_000_000))
+        async with asyncio.timeout(20):
+            while not (door.sides and any(end.full for end in door.sides[0].tunnels)):
+                await asyncio.sleep(0.01)
+        assert all(end.buffered <= 2 * door.limits.window for end in door.sides[0].tunnels)
+        go.set()
+        assert (await asyncio.wait_for(running, 60)).out == b"30000000"
+
+
+async def test_a_stopped_client_stops_the_server_and_gets_the_rest_later(door: Door) -> None:
+    size = 30_000_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(30):
+            writer.write(b"w" * (size // 30))
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door.tunnel_port = server.sockets[0].getsockname()[1]
+    async with server:
+        process = await asyncio.create_subprocess_exec(
+            *Way.through(door).command("-W", "pod.hub:22"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        got = len(await process.stdout.readexactly(1))
+        process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            while not any(end.waiting for end in door.sides[0].tunnels):
+                await asyncio.sleep(0.01)
+        assert sum(end.waiting for end in door.sides[0].tunnels) <= 1 << 20
+        process.send_signal(signal.SIGCONT)
+        got += len(await process.stdout.read())
+        assert (got, await process.wait()) == (size, 0)
+
+
+def test_the_tunnel_module_knows_no_ssh_library() -> None:
+    text = Path("bastion/relay/tunnel.py").read_text()
+    assert "import asyncssh" not in text
+    assert "from asyncssh" not in text
