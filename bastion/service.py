@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,15 +46,15 @@ async def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        bastion = await _Bastion.make(settings, stack)
+        bastion = await Bastion.make(settings, stack)
         await bastion.run(stop)
     return 0
 
 
-class _Bastion:
+class Bastion:
     """The parts, and what connects them."""
 
-    def __init__(self, settings: Settings, audit_stream: TextIO) -> None:
+    def __init__(self, settings: Settings, audit_stream: TextIO, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._audit = AuditLog(audit_stream)
         limits = RelayLimits(
@@ -75,6 +75,7 @@ class _Bastion:
             self.directory,
             self.pod_keys.fetch,
             ages=Ages(full=settings.keys.full_after, partial=settings.keys.partial_after),
+            clock=clock,
         )
         self.hops = HopCertificates(self.authority)
         self.registry: Registry[Door | Passage] = Registry(
@@ -118,13 +119,15 @@ class _Bastion:
             self.informed.set()
 
     @classmethod
-    async def make(cls, settings: Settings, stack: AsyncExitStack) -> "_Bastion":
-        """Make the parts, and see to it that they are closed."""
+    async def make(
+        cls, settings: Settings, stack: AsyncExitStack, clock: Callable[[], float] = time.monotonic
+    ) -> "Bastion":
+        """Make the parts, and see to it that they are closed. `clock` is that of the key cache's ages."""
         _private_directory(settings.state_directory)
         audit_stream = _audit_stream(settings.log.audit_file)
         if audit_stream is not sys.stdout:
             stack.callback(audit_stream.close)
-        bastion = cls(settings, audit_stream)
+        bastion = cls(settings, audit_stream, clock)
         stack.push_async_callback(bastion.authority.aclose)
         stack.push_async_callback(bastion.pod_keys.aclose)
         stack.push_async_callback(bastion.keys.aclose)
