@@ -17,6 +17,7 @@ from asyncssh.connection import SSHConnection
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
     MSG_REQUEST_FAILURE,
     MSG_REQUEST_SUCCESS,
     MSG_USERAUTH_LAST,
@@ -259,7 +260,8 @@ class Link(SSHConnection):
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         """Send, or keep until a key exchange is over; what is kept is counted and bounded."""
-        if self._muted:
+        if self._muted or pkttype == MSG_IGNORE:
+            # asyncssh sends an empty one before every packet, against attacks on CBC, which is not offered here.
             return
         super().send_packet(pkttype, *args, handler=handler)
         if not self._kex_complete and pkttype > MSG_USERAUTH_LAST:

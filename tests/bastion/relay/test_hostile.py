@@ -55,6 +55,23 @@ async def test_four_gigabytes_of_window_that_nobody_reads_hold_little_memory(doo
     await door.next_end()
 
 
+async def test_a_key_exchange_that_hangs_stops_the_pod_and_one_that_ends_goes_on(door: Door) -> None:
+    async with connect(door) as conn:
+        chan = await Raw.session(conn, window=0xFFFFFFFF)
+        assert await chan._make_request(b"exec", String(b"cat /dev/zero"))
+        conn._transport.pause_reading()
+        conn._send_kexinit()
+        conn._kexinit_sent = True
+        side, pod = door.sides[0], door.pods[0]
+        await until(lambda: side._holding_for_kex and pod._holds)
+        assert side._deferred_bytes <= 2 * door.limits.buffered
+        conn._transport.resume_reading()
+        await until(lambda: not side.in_key_exchange and not pod._holds)
+        assert side._deferred_bytes == 0
+        conn.abort()
+    await door.next_end()
+
+
 async def test_requests_to_a_pod_that_does_not_read_stop_the_client(tmp_path: Path) -> None:
     with Sshd.running(tmp_path / "sshd") as own:
         async with Door(own, tmp_path / "door").serving() as door, connect(door) as conn:
@@ -104,7 +121,15 @@ async def test_channels_and_sessions_are_bounded(sshd: Sshd, tmp_path: Path) -> 
         first = [await Raw.session(conn) for _ in range(4)]
         with pytest.raises(asyncssh.ChannelOpenError, match="at most 4 sessions"):
             await Raw.session(conn)
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        served: set[asyncio.Task[None]] = set()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            served.add(asyncio.current_task())  # type: ignore[arg-type]
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         writers = [(await conn.open_connection("127.0.0.1", port))[1] for _ in range(2)]
         with pytest.raises(asyncssh.ChannelOpenError, match="at most 6 channels") as refused:
@@ -116,6 +141,7 @@ async def test_channels_and_sessions_are_bounded(sshd: Sshd, tmp_path: Path) -> 
         assert (await conn.run("echo again", encoding=None)).stdout == b"again\n"
         for writer in writers:
             writer.close()
+        await asyncio.wait(served)
         server.close()
 
 

@@ -41,12 +41,11 @@ async def test_a_resized_window_and_keys_reach_the_shell(door: Door) -> None:
 
 async def test_an_interactive_shell_answers_and_control_c_interrupts(door: Door) -> None:
     async with on_terminal(Way.through(door).command("-tt")) as (terminal, process):
-        terminal.type(b"PS1=; stty -echo\n")
-        terminal.type(b"echo re''ady; sleep 100\n")
-        await terminal.until(b"ready")
+        terminal.type(b"PS1='<$?> '; stty -echo; sh -c 'echo re''ady; exec sleep 100'\n")
+        await terminal.until(b"ready\r\n")
         terminal.type(b"\x03")
-        terminal.type(b"echo after=$?\nexit 7\n")
-        await terminal.until(b"after=130")
+        await terminal.until(b"<130> ")
+        terminal.type(b"exit 7\n")
         assert await process.wait() == 7
 
 
