@@ -66,7 +66,18 @@ def running_postgresql(folder: Path) -> Iterator[str]:
             preexec_fn=die_with_parent(signal.SIGQUIT),  # noqa: PLW1509 - it only asks the kernel for a signal
         )
         try:
-            ready: list[str | Path] = [place / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", USER, "-t", "30"]
+            ready: list[str | Path] = [
+                place / "pg_isready",
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-U",
+                USER,
+                "-t",
+                "30",
+            ]
             for _ in range(600):
                 if subprocess.run(ready, check=False).returncode == 0:
                     break
