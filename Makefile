@@ -13,7 +13,7 @@ SETUP := deploy/dev/environment
 export HUB6_BIN ?= $(CURDIR)/.venv/hub/bin
 export HUB55_BIN ?= $(CURDIR)/.venv/hub55/bin
 
-.PHONY: help demo test check format lock hubs openssh clean
+.PHONY: help demo test soak check format lock hubs openssh clients clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,13 +26,16 @@ check: .venv/dev.made ## Lint, types and import contracts: the fast part
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 
-test: check openssh hubs ## Everything: check, all tests on JupyterHub 6, those that meet the hub again on 5.5; TEST_ARGS="-k words" picks
+test: check openssh clients hubs ## Everything: check, all tests on JupyterHub 6, those that meet the hub again on 5.5; TEST_ARGS="-k words" picks
 ifdef TEST_ARGS
 	$(DEV)/bin/python -m pytest $(TEST_ARGS)
 else
 	$(DEV)/bin/python -m pytest --cov --cov-report=
 	$(DEV)/bin/python -m pytest --cov --cov-append --cov-report=term -m hub --hub 5.5
 endif
+
+soak: .venv/dev.made .venv/hub.made openssh clients ## 64 clients at once for two minutes, every byte checked and what is left behind counted
+	SOAK_SECONDS=$${SOAK_SECONDS:-120} $(DEV)/bin/python -m pytest tests/clients/test_soak.py
 
 format: .venv/dev.made ## Format the code
 	$(DEV)/bin/ruff format
@@ -45,6 +48,9 @@ hubs: .venv/dev.made .venv/hub.made .venv/hub55.made
 
 openssh:
 	@$(SETUP) openssh
+
+clients:
+	@$(SETUP) clients
 
 .venv/tool.made: $(LOCKS)/tool.txt
 	@$(SETUP) tool
