@@ -63,12 +63,13 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             audit_log.write(event, clock())
             metrics.saw(event)
 
+        rules = settings.certificates.rules
         roster = Roster(
-            store, hub, signer, settings.zone, interval=settings.hub.poll_interval, clock=clock, on_end=ended
+            store, hub, signer, settings.zone, rules, interval=settings.hub.poll_interval, clock=clock, on_end=ended
         )
         services = Services(
             settings=settings,
-            rules=settings.certificates.rules,
+            rules=rules,
             hub=hub,
             store=store,
             signer=signer,

@@ -22,6 +22,7 @@ from api.store import Enrolment, Store
 from ca.claims import Running, running_servers
 from ca.errors import MalformedClaims
 from ca.names import Instance, Server
+from ca.policy import Rules
 from ca.revocation import Revocations
 from ca.signer import Signer
 
@@ -92,6 +93,7 @@ class Roster:
         hub: HubClient,
         signer: Signer,
         zone: str,
+        rules: Rules,
         *,
         interval: float = 1.0,
         clock: Clock = time.time,
@@ -102,6 +104,7 @@ class Roster:
         self._hub = hub
         self._signer = signer
         self._zone = zone
+        self._rules = rules
         self._interval = interval
         self._clock = clock
         self._monotonic = monotonic
@@ -250,6 +253,10 @@ class Roster:
                 "user": [key.line for key in public.user],
                 "host": [key.line for key in public.host],
                 "hop": [key.line for key in public.hop],
+            },
+            "raw_keys": {
+                "direct": self._rules.raw_keys_direct,
+                "capabilities": sorted(self._rules.raw_key_capabilities),
             },
             "revocations": _revocations(self._store.snapshot.revocations),
             "enrolled": [_enrolled(one) for one in self.listed],

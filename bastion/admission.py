@@ -141,7 +141,8 @@ def admit_key(
 
 
 def still_valid(admission: Admission, revocations: Revocations, running: Runs) -> Refusal | None:
-    """Whether somebody who was let in may stay: what he was let in for still runs, and nobody revoked him.
+    """Whether somebody who was let in may stay: the target still runs, and nobody revoked him. A jump connection has no
+    target: each of its tunnels ends with its own pod.
 
     The watermark that a lost database sets for everybody does not end sessions: it keeps certificates from counting
     anew. Expiry does not end sessions either (a setting of the registry's user does).
@@ -153,9 +154,14 @@ def still_valid(admission: Admission, revocations: Revocations, running: Runs) -
         instances = revocations.living(admission.serial, instances)
         if not instances:
             return Refusal(Reason.REVOKED, "Access to your server was revoked.")
-    if not any(_runs(one, running) for one in instances):
-        return stopped(admission.instances[0].server)
+    if admission.target is not None and not _runs(admission.target, running):
+        return stopped(admission.target.server)
     return None
+
+
+def only(admission: Admission, instance: Instance) -> Admission:
+    """The same person, as far as one instance goes: what a tunnel of a jump connection stands on."""
+    return replace(admission, instances=(instance,))
 
 
 def may_jump(admission: Admission) -> Refusal | None:

@@ -6,10 +6,11 @@ only after its holder has signed, and only then does anything leave a trace.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bastion.admission import Admission, DoorRules, admit_certificate, admit_key, may_jump, still_valid
+from bastion.authority import RawKeys
 from bastion.directory.table import Directory, Pod
 from bastion.pubkeys import Listing
 from ca.certificate import is_certificate
@@ -31,6 +32,11 @@ class Knowledge(Protocol):
     @property
     def revocations(self) -> Revocations:
         """What no longer counts."""
+        ...
+
+    @property
+    def raw_keys(self) -> RawKeys:
+        """What the site lets raw keys do."""
         ...
 
     def fresh(self, now: float) -> bool:
@@ -119,7 +125,13 @@ class Authenticator:
                 return None
             server = found.server
         listings = await self.keys.lookup(key, server)
-        admitted = admit_key(login, key, listings, self.directory, self.rules)
+        site = self.knowledge.raw_keys
+        rules = replace(
+            self.rules,
+            raw_keys_direct=self.rules.raw_keys_direct and site.direct,
+            raw_key_capabilities=self.rules.raw_key_capabilities & site.capabilities,
+        )
+        admitted = admit_key(login, key, listings, self.directory, rules)
         if jumps and isinstance(admitted, Admission):
             return may_jump(admitted) or admitted
         return admitted

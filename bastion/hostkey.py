@@ -6,14 +6,13 @@ bastion that starts while the api is down still shows clients what their one `@c
 
 import asyncio
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
 
 from bastion.authority import Authority, AuthorityError
+from bastion.files import replace_file
 from ca.errors import KeyFileError
 from ca.keyfiles import read_private
 from ca.keys import PublicKey, parse_key_blob
@@ -33,7 +32,7 @@ class HostKey:
         self._path = directory / _KEY
         self._certificate_path = directory / f"{_KEY}-cert.pub"
         if not self._path.exists():
-            _write(self._path, asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
+            replace_file(self._path, asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
         self.private = read_private(self._path, None)
         self.public: PublicKey = parse_key_blob(self.private.public_data)
         self.certificate: asyncssh.SSHCertificate | None = self._kept()
@@ -60,7 +59,7 @@ class HostKey:
         if certificate is None:
             raise KeyFileError("the api's host certificate cannot be read, or is for another key")
         self.certificate = certificate
-        _write(self._certificate_path, f"{line}\n".encode())
+        replace_file(self._certificate_path, f"{line}\n".encode())
 
     def _kept(self) -> asyncssh.SSHCertificate | None:
         try:
@@ -74,17 +73,3 @@ class HostKey:
         except (asyncssh.KeyImportError, ValueError):
             return None
         return certificate if certificate.key.public_data == self.public.blob else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace the file whole or not at all; mode 0600."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

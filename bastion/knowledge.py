@@ -5,7 +5,7 @@ Silence is not news: the last word stays, grows old, and after `max_age` lets no
 
 from dataclasses import dataclass
 
-from bastion.authority import Word
+from bastion.authority import NO_RAW_KEYS, RawKeys, Word
 from ca.revocation import Revocations
 from ca.trust import TrustedKeys
 
@@ -29,6 +29,11 @@ class Known:
     def revocations(self) -> Revocations:
         """What no longer counts."""
         return self.word.revocations if self.word is not None else _UNTOLD
+
+    @property
+    def raw_keys(self) -> RawKeys:
+        """What raw keys may do; nothing before the first word."""
+        return self.word.raw_keys if self.word is not None else NO_RAW_KEYS
 
     @property
     def zone(self) -> str:

@@ -9,9 +9,11 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bastion.admission import Admission, How, Mode, may_jump
+from bastion import traces
+from bastion.admission import Admission, How, Mode, may_jump, only, stopped
 from bastion.auth import Authenticator
 from bastion.directory.table import Directory, Pod
+from bastion.inside import Inside, Passage
 from bastion.registry import About, Registration, Registry
 from bastion.relay.front import (
     ChannelOpen,
@@ -29,16 +31,13 @@ from bastion.relay.meanings import Asked, DirectTcp, Opened, Requested, Session,
 from bastion.relay.requests import needed_capability
 from bastion.target import Reach
 from ca import audit
-from ca.certificate import Certificate, decode, is_certificate
-from ca.errors import MalformedCertificate, MalformedName, Reason, Refusal
-from ca.keys import fingerprint
+from ca.certificate import is_certificate
+from ca.errors import MalformedName, Reason, Refusal
 from ca.names import Instance, Server, parse_host_name
 
 SSH_PORT = 22
 MAX_AUDITED_REFUSALS = 100
 """Refused actions of one connection that are written down; a client that goes on asking only fills the disk."""
-MAX_SHOWN = 256
-"""Characters of an unverified name that go into an audit line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class House:
 
     authenticator: Authenticator
     directory: Directory
-    registry: "Registry[Door | Passage]"
+    registry: Registry[Inside]
     reach: Reach
     note: Callable[[audit.Event], None]
     wall: Callable[[], float]
@@ -65,7 +64,7 @@ class Door:
         self._peer = link.peer[0]
         self._proven: tuple[str, bytes, Admission] | None = None
         self._about: About | None = None
-        self._registration: Registration[Door | Passage] | None = None
+        self._registration: Registration[Inside] | None = None
         self._turned_away: audit.ConnectionRefused | None = None
         self._refused = False
         self._refused_actions = 0
@@ -89,7 +88,7 @@ class Door:
             self._turn_away(login, blob)
             return Verdict(False)
         if isinstance(judged, Refusal):
-            self._refuse_entry(login, blob, judged)
+            self._refuse_entry(login, blob, judged.reason)
             return Verdict(False, judged.sentence)
         self._proven = (login, blob, judged)
         return Verdict(True)
@@ -103,15 +102,27 @@ class Door:
         self._about = self._describe(admission, admission.target, admission.mode)
         registered = self._house.registry.register(self, lambda: self._house.authenticator.still_valid(admission))
         if isinstance(registered, Refusal):
-            self._refuse_entry(login, blob, registered)
+            self._refuse_entry(login, blob, registered.reason)
             self._link.close(registered.sentence)
             return
         self._registration = registered
-        self._house.note(self._opened(admission))
+        self._house.note(traces.opened(self.id, self._peer, admission))
         if self._house.cut_at_expiry and admission.expires_at is not None:
             asyncio.get_running_loop().call_later(
                 max(admission.expires_at - self._house.wall(), 0.0), self._expire, admission
             )
+
+    def _refuse_entry(self, login: str, blob: bytes, reason: Reason) -> None:
+        """One audit line for a proven credential that opens nothing."""
+        self._turned_away, self._refused = None, True
+        self._house.note(traces.refused(self._peer, login, blob, reason))
+
+    def _turn_away(self, login: str, blob: bytes) -> None:
+        """Keep what the one line will say of somebody who never proves anything that counts here. A foreign
+        certificate says more than the bare key that ssh offers after it."""
+        kept = self._turned_away
+        if not self._refused and (kept is None or kept.reason != Reason.UNKNOWN_CA or is_certificate(blob)):
+            self._turned_away = traces.stranger(self._peer, login, blob)
 
     def _expire(self, admission: Admission) -> None:
         if not self._over.is_set() and (refusal := self._house.authenticator.expired(admission)):
@@ -255,7 +266,11 @@ class Door:
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
                 )
             return _wrong_target()
-        passage = Passage(self._describe(admission, pod.instance, Mode.JUMP))
+        stands_on = only(admission, pod.instance)
+        passage = Passage(
+            self._describe(admission, pod.instance, Mode.JUMP),
+            lambda: self._house.authenticator.still_valid(stands_on) or self._left(pod),
+        )
         return Tunnel(
             pod.address,
             pod.ssh_port,
@@ -263,15 +278,13 @@ class Door:
             ended=passage.ended,
         )
 
-    async def _prepare(self, passage: "Passage", link: TunnelLink, pod: Pod, admission: Admission) -> Refusal | None:
+    async def _prepare(self, passage: Passage, link: TunnelLink, pod: Pod, admission: Admission) -> Refusal | None:
         """Before a tunnel is dialled: the pod lists the key (where that is the claim), is the one that enrolled, and
         still runs in the very step that registers the tunnel."""
         passage.link = link
         refusal = await self._listed(pod, admission) or await self._house.reach.verify(pod)
         if refusal is None:
-            registered = self._house.registry.register(
-                passage, lambda: self._house.authenticator.still_valid(admission) or self._left(pod)
-            )
+            registered = self._house.registry.register(passage, passage.still_valid)
             if isinstance(registered, Registration):
                 passage.registration = registered
                 self._house.note(
@@ -292,7 +305,8 @@ class Door:
         return _wrong_target()
 
     def _left(self, pod: Pod) -> Refusal | None:
-        return None if self._house.directory.find(pod.server) == pod else _wrong_target()
+        found = self._house.directory.find(pod.server)
+        return None if isinstance(found, Pod) and found.identity == pod.identity else stopped(pod.server)
 
     def _pod(self, admission: Admission) -> Pod | Refusal:
         """The pod of a direct login, if the bastion can log in there."""
@@ -347,103 +361,6 @@ class Door:
             peer=self._peer,
             since=self._house.wall(),
         )
-
-    def _opened(self, admission: Admission) -> audit.SessionOpened:
-        return audit.SessionOpened(
-            peer=self._peer,
-            session=self.id,
-            login=admission.login,
-            identity=admission.identity,
-            how=str(admission.how),
-            mode=str(admission.mode),
-            fingerprint=admission.key.fingerprint,
-            serial=_text(admission.serial),
-            principal=admission.target.principal if admission.target is not None else None,
-            capabilities=tuple(sorted(admission.capabilities)),
-        )
-
-    def _refuse_entry(self, login: str, blob: bytes, refusal: Refusal) -> None:
-        """One audit line for a proven credential that opens nothing."""
-        self._turned_away, self._refused = None, True
-        shown = certificate_of(blob)
-        self._house.note(
-            audit.ConnectionRefused(
-                peer=self._peer,
-                login=login[:MAX_SHOWN],
-                identity=shown.key_id[:MAX_SHOWN] if shown else f"key:{fingerprint(blob)}",
-                fingerprint=fingerprint(shown.key_blob if shown else blob),
-                serial=_text(shown.serial) if shown else None,
-                reason=str(refusal.reason),
-            )
-        )
-
-    def _turn_away(self, login: str, blob: bytes) -> None:
-        """Keep what the one line will say of somebody who never proves anything that counts here. Nothing of it is
-        believed. A foreign certificate says more than the bare key that ssh offers after it."""
-        if self._refused:
-            return
-        foreign = is_certificate(blob)
-        if self._turned_away is not None and self._turned_away.reason == Reason.UNKNOWN_CA and not foreign:
-            return
-        self._turned_away = audit.ConnectionRefused(
-            peer=self._peer,
-            login=login[:MAX_SHOWN],
-            identity=None,
-            fingerprint=fingerprint(blob),
-            serial=None,
-            reason=str(Reason.UNKNOWN_CA if foreign else Reason.UNKNOWN_CREDENTIAL),
-        )
-
-
-class Passage:
-    """One tunnel of a jump connection: a `Session` of its own, since its pod may stop while others go on."""
-
-    def __init__(self, about: About) -> None:
-        self.about = about
-        self.link: TunnelLink | None = None
-        self.registration: Registration[Door | Passage] | None = None
-        self._over = asyncio.Event()
-
-    @property
-    def transferred(self) -> tuple[int, int]:
-        """Bytes from and to the client."""
-        return self.link.transferred if self.link is not None else (0, 0)
-
-    def still_valid(self) -> Refusal | None:
-        """A tunnel stands and falls with its pod, of which the registry hears, and with its connection."""
-        return None
-
-    def tell(self, sentence: str) -> None:
-        """A tunnel carries another SSH connection: there is nowhere to show anything."""
-
-    async def close(self, sentence: str) -> None:
-        """Cut the tunnel; the client's connection stays for its other tunnels."""
-        if self.link is not None:
-            self.link.close(sentence)
-            await self._over.wait()
-
-    def abort(self) -> None:
-        """The same at once."""
-        if self.link is not None:
-            self.link.close("")
-
-    def ended(self) -> None:
-        """The channel is over."""
-        self._over.set()
-        if self.registration is not None:
-            self.registration.release()
-
-
-def certificate_of(blob: bytes) -> Certificate | None:
-    """The fields of a certificate blob, for the audit line of a credential that was proven; None for a key."""
-    try:
-        return decode(blob) if is_certificate(blob) else None
-    except MalformedCertificate:
-        return None
-
-
-def _text(serial: int | None) -> str | None:
-    return None if serial is None else str(serial)
 
 
 def _unknown(name: str) -> Refusal:

@@ -19,6 +19,7 @@ from bastion.authority import Authority, AuthorityStore, HopCertificates, read_s
 from bastion.directory.enrolled import EnrolledDirectory
 from bastion.directory.table import Moved, Stopped
 from bastion.hostkey import HostKey
+from bastion.inside import Inside
 from bastion.knowledge import Known
 from bastion.listener import Gate, Waiting, front_of
 from bastion.pubkeys import Ages, KeyCache, PodKeys, PodLimits
@@ -26,7 +27,7 @@ from bastion.registry import Limits, Registry
 from bastion.relay.limits import RelayLimits, default_algorithms, has_fast_aes
 from bastion.relay.wire import Entrance
 from bastion.relay.wire import HostKey as ShownKey
-from bastion.server import Door, House, Passage
+from bastion.server import House
 from bastion.settings import Settings
 from bastion.target import Reach
 from ca.audit import AuditLog, Event
@@ -78,7 +79,7 @@ class Bastion:
             clock=clock,
         )
         self.hops = HopCertificates(self.authority)
-        self.registry: Registry[Door | Passage] = Registry(
+        self.registry: Registry[Inside] = Registry(
             Limits(total=settings.limits.connections, per_user=settings.limits.connections_per_user)
         )
         self.reach = Reach(

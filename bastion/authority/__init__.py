@@ -4,10 +4,11 @@ from bastion.authority.client import Authority, Issued, Pace, UnsafeAuthority
 from bastion.authority.errors import AuthorityError, AuthorityRefused, AuthorityUnavailable
 from bastion.authority.hop import Hop, HopCertificates, Proof
 from bastion.authority.secret import Secret, read_secret
-from bastion.authority.state import AuthorityState, Word
+from bastion.authority.state import NO_RAW_KEYS, AuthorityState, RawKeys, Word
 from bastion.authority.store import AuthorityStore
 
 __all__ = [
+    "NO_RAW_KEYS",
     "Authority",
     "AuthorityError",
     "AuthorityRefused",
@@ -19,6 +20,7 @@ __all__ = [
     "Issued",
     "Pace",
     "Proof",
+    "RawKeys",
     "Secret",
     "UnsafeAuthority",
     "Word",

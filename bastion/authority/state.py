@@ -13,12 +13,24 @@ from bastion.directory.enrolled import Enrolled, read_enrolled
 from bastion.directory.table import Pod
 from ca.errors import Malformed
 from ca.keys import PublicKey, parse_public_key
+from ca.limits import Capabilities, Capability
 from ca.names import Server, check_zone, parse_login
 from ca.revocation import Revocations
 from ca.trust import TrustedKeys
 
 _MAX_CA_KEYS = 16
 _REVOCATIONS = frozenset({"everyone_before", "serials", "users", "servers"})
+
+
+@dataclass(frozen=True, slots=True)
+class RawKeys:
+    """What the site lets people do who come with a key from a pod's `authorized_keys`."""
+
+    direct: bool
+    capabilities: Capabilities
+
+
+NO_RAW_KEYS = RawKeys(direct=False, capabilities=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,7 @@ class Word:
     trust: TrustedKeys
     revocations: Revocations
     heard_at: float
+    raw_keys: RawKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +63,14 @@ class AuthorityState:
     trust: TrustedKeys
     revocations: Revocations
     enrolled: tuple[Pod, ...]
+    raw_keys: RawKeys
     dropped: int = 0
     epoch: str = ""
 
     @property
     def word(self) -> Word:
         """The part that decides what a credential is worth."""
-        return Word(self.zone, self.trust, self.revocations, self.answered_at)
+        return Word(self.zone, self.trust, self.revocations, self.answered_at, self.raw_keys)
 
     @property
     def hub_heard_at(self) -> float | None:
@@ -81,6 +95,7 @@ def read_state(raw: object, answered_at: float) -> AuthorityState:
         enrolled=enrolled.pods,
         dropped=enrolled.dropped,
         epoch=_epoch(body.get("epoch")),
+        raw_keys=read_raw_keys(body.get("raw_keys")),
     )
 
 
@@ -138,6 +153,20 @@ def write_revocations(revocations: Revocations) -> dict[str, object]:
         "users": dict(revocations.users),
         "servers": {server.login: at for server, at in servers.items()},
     }
+
+
+def read_raw_keys(raw: object) -> RawKeys:
+    """What raw keys may do. A capability that is not known here cannot be granted here, so it is passed over."""
+    body = _mapping(raw, "raw_keys")
+    direct, names = body.get("direct"), body.get("capabilities")
+    if not isinstance(direct, bool) or not isinstance(names, list):
+        raise AuthorityUnavailable("the api does not say what raw keys may do")
+    return RawKeys(direct, frozenset(one for one in Capability if one.value in names))
+
+
+def write_raw_keys(raw_keys: RawKeys) -> dict[str, object]:
+    """The JSON that `read_raw_keys` reads."""
+    return {"direct": raw_keys.direct, "capabilities": sorted(raw_keys.capabilities)}
 
 
 def _epoch(raw: object) -> str:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +18,15 @@ from pathlib import Path
 from bastion.authority.errors import AuthorityUnavailable
 from bastion.authority.state import (
     Word,
+    read_raw_keys,
     read_revocations,
     read_trust,
     read_zone,
+    write_raw_keys,
     write_revocations,
     write_trust,
 )
+from bastion.files import replace_file
 
 FILE = "authority.json"
 REWRITE_SECONDS = 30.0
@@ -56,7 +58,7 @@ class AuthorityStore:
 
         Raises `OSError` if the state directory cannot be written.
         """
-        content = (word.zone, word.trust, word.revocations)
+        content = (word.zone, word.trust, word.revocations, word.raw_keys)
         if self._kept is not None and self._kept[0] == content and word.heard_at - self._kept[1] < REWRITE_SECONDS:
             return False
         heard = self._wall() - (self._clock() - word.heard_at)
@@ -66,9 +68,10 @@ class AuthorityStore:
                 "zone": word.zone,
                 "trust": write_trust(word.trust),
                 "revocations": write_revocations(word.revocations),
+                "raw_keys": write_raw_keys(word.raw_keys),
             }
         )
-        await asyncio.to_thread(_write, self._path, text)
+        await asyncio.to_thread(replace_file, self._path, text.encode())
         self._kept = (content, word.heard_at)
         return True
 
@@ -84,6 +87,7 @@ class AuthorityStore:
                 trust=read_trust(body.get("trust")),
                 revocations=read_revocations(body.get("revocations")),
                 heard_at=self._clock() - max(age, 0.0),
+                raw_keys=read_raw_keys(body.get("raw_keys")),
             )
         except FileNotFoundError:
             return None
@@ -115,22 +119,3 @@ def _read(path: Path) -> dict[str, object] | None:
     if not isinstance(body, dict):
         raise ValueError("it is not an object")  # noqa: TRY004 - a file's content, not a caller's mistake
     return body
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file whole or not at all, also if the machine stops in the middle."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -26,6 +26,7 @@ def state(**changed: Any) -> dict[str, Any]:
         "version": "1",
         "zone": "hub",
         "epoch": "0123456789abcdef",
+        "raw_keys": {"direct": True, "capabilities": ["exec", "pty"]},
         "heard_seconds_ago": 0.5,
         "trust": {"user": lines(key(11), key(12)), "host": lines(key(13)), "hop": lines(key(14))},
         "revocations": {

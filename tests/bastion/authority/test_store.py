@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bastion.authority import AuthorityStore, Word
+from bastion.authority import AuthorityStore, RawKeys, Word
 from bastion.authority.store import FILE, REWRITE_SECONDS
+from ca.limits import ALL
 from tests.bastion.authority.states import REVOCATIONS, TRUST
 from tests.support.clock import Clock
 
-WORD = Word("hub", TRUST, REVOCATIONS, heard_at=90.0)
+WORD = Word("hub", TRUST, REVOCATIONS, heard_at=90.0, raw_keys=RawKeys(True, ALL))
 
 
 def store(folder: Path, *, clock: float = 100.0, wall: float = 5000.0) -> AuthorityStore:
