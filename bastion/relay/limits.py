@@ -4,7 +4,12 @@ Every number has a default that serves an interactive user with an editor attach
 nothing here reads settings.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+def _nobody(limit: str) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class RelayLimits:
     """To be logged in at the pod, from the TCP connection on."""
     farewell: float = 2.0
     """To tell a person why the connection ends, before it is cut without a word."""
+    hit: Callable[[str], None] = field(default=_nobody, repr=False, compare=False)
+    """Told the name of a bound above each time it is reached, to be counted. Must not wait or raise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,14 @@ class Entrance:
         """From the next connection on, show these host keys and certificates."""
         self._options = self._made(host_keys)
 
-    def __call__(self) -> ClientSide:
-        """The protocol of one connection, with a front of its own."""
-        return ClientSide(self._front, self._options, self._limits)
+    def __call__(
+        self, front: Callable[[ClientLink], Front] | None = None, peer: tuple[str, int] | None = None
+    ) -> ClientSide:
+        """The protocol of one connection, with a front of its own: `front` makes it, where one is given.
+
+        `peer` is the client's address where the socket's is that of a proxy.
+        """
+        return ClientSide(front or self._front, self._options, self._limits, peer)
 
     def _made(self, host_keys: Sequence[HostKey]) -> asyncssh.SSHServerConnectionOptions:
         return server_options(ClientOwner, host_keys, self._limits, self._algorithms)

@@ -65,6 +65,14 @@ _INVITES: dict[type, type[Opened]] = {
 }
 
 
+_ENDED_BY = (
+    ("Login timeout", "login_seconds"),
+    ("not responding to keepalive", "keepalive_count"),
+    ("Too many unanswered", "unanswered"),
+)
+"""What asyncssh, or we, say of a connection that a bound ended."""
+
+
 class ClientOwner(asyncssh.SSHServer):
     """asyncssh's call-backs for the client's connection."""
 
@@ -120,9 +128,14 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
     """The client's connection."""
 
     def __init__(
-        self, front: Callable[[ClientLink], Front], options: asyncssh.SSHServerConnectionOptions, limits: RelayLimits
+        self,
+        front: Callable[[ClientLink], Front],
+        options: asyncssh.SSHServerConnectionOptions,
+        limits: RelayLimits,
+        peer: tuple[str, int] | None = None,
     ) -> None:
         self.set_up(limits)
+        self._told_peer = peer
         self.invited = set()
         self.tunnels: set[TunnelEnd] = set()
         self._pod: PodSide | None = None
@@ -142,8 +155,8 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
 
     @property
     def peer(self) -> tuple[str, int]:
-        """The client's address and port."""
-        return self._peer_addr, self._peer_port
+        """The client's address and port: the socket's, or what a proxy said of them."""
+        return self._told_peer or (self._peer_addr, self._peer_port)
 
     @property
     def login(self) -> str:
@@ -198,6 +211,7 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         """Bounded: a client that goes on and on is sent away."""
         self._probes += 1
         if self._signed >= self.limits.signed_attempts or self._probes >= 2 * self.limits.probes:
+            self.limits.hit("signed_attempts" if self._signed >= self.limits.signed_attempts else "probes")
             raise asyncssh.DisconnectError(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
         super().send_userauth_failure(partial_success)
 
@@ -274,11 +288,13 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         if isinstance(meaning, Malformed):
             return OpenFailure(OPEN_CONNECT_FAILED, f"malformed request: {meaning.why}")
         if len(self.legs) >= self.limits.channels:
+            self.limits.hit("channels")
             return OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {self.limits.channels} channels on one connection")
         if isinstance(meaning, Session):
             if self._no_more_sessions:
                 return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, "the client wanted no more sessions")
             if self._sessions() >= self.limits.sessions:
+                self.limits.hit("sessions")
                 return OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {self.limits.sessions} sessions on one connection")
         way = self.front.decide_open(asked)
         if isinstance(way, Refusal):
@@ -412,6 +428,9 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
     def over(self, exc: Exception | None) -> None:
         """The connection is over."""
         self.let_go()
+        for words, limit in _ENDED_BY:
+            if exc is not None and words in str(exc):
+                self.limits.hit(limit)
         in_order = self.ending
         self.ending = True
         self._part_from_pod()

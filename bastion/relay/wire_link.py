@@ -216,6 +216,7 @@ class Link(SSHConnection):
         """The transport holds as much as it may: whatever feeds this connection waits."""
         if not self._full:
             self._full = True
+            self.limits.hit("buffered")
             self._held_feeders = self.feeders()
             for feeder in self._held_feeders:
                 feeder.hold()
@@ -267,6 +268,7 @@ class Link(SSHConnection):
         if not self._kex_complete and pkttype > MSG_USERAUTH_LAST:
             self._deferred_bytes += sum(map(len, args))
             if self._deferred_bytes > self.limits.deferred:
+                self.limits.hit("deferred")
                 self.abort()
             elif self._deferred_bytes > self.limits.buffered and not self._holding_for_kex:
                 # A feeder that exchanges keys itself must be read, or the two would wait for each other.
