@@ -1,0 +1,46 @@
+"""Why: figures belong to a machine. What is said of it names no host, no user and no path."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def describe() -> str:
+    """CPU, kernel and versions, as lines of Markdown."""
+    lines = [
+        f"- CPU: {_cpu_model()}, {os.cpu_count()} cores visible",
+        f"- memory: {_memory_gib():.0f} GiB",
+        f"- kernel: {platform.system()} {platform.release()}",
+        f"- OpenSSH (clients, pods and the jump host): {_openssh()}",
+        f"- Python {platform.python_version()}, asyncssh {version('asyncssh')}, cryptography {version('cryptography')}",
+    ]
+    if rsync := _first_line(["rsync", "--version"]):
+        lines.append(f"- {re.sub(r' +', ' ', rsync)}")
+    return "\n".join(lines)
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in {"model name", "Model", "Hardware"}:
+            return value.strip()
+    return platform.machine()
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+
+
+def _openssh() -> str:
+    return _first_line(["ssh", "-V"]).partition(",")[0]
+
+
+def _first_line(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.stdout.partition("\n")[0]
