@@ -1,14 +1,14 @@
 """A double of the api's internal port: real HTTP on 127.0.0.1, and nothing behind it.
 
-It answers what a test puts into `state` and `answers`, as the interface documents it; it signs nothing, checks
-nothing but the shared secret, and knows no JupyterHub. It holds a long poll open until `change` is called or
-the test ends. What it says about the real api is only as true as the interface's description; the end-to-end
+It answers what a test puts into `state` and `answers`, as the interface documents it (there a function may make the
+answer of the body); it signs nothing, checks nothing but the shared secret, and knows no JupyterHub. It holds a long
+poll open until `change` is called or the test ends. What it says about the real api is only as true as the interface's description; the end-to-end
 tests run against the real one.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,7 +21,7 @@ class InternalApi:
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.state = state
-        self.answers: dict[str, tuple[int, Any]] = {}
+        self.answers: dict[str, tuple[int, Any] | Callable[[Any], tuple[int, Any]]] = {}
         self.raw: bytes | None = None
         self.hold: asyncio.Event | None = None
         self.requests: list[tuple[str, str, Any]] = []
@@ -91,7 +91,8 @@ class InternalApi:
             return self.raw
         parts = urlsplit(target)
         if parts.path in self.answers:
-            return _response(*self.answers[parts.path])
+            answer = self.answers[parts.path]
+            return _response(*(answer(json.loads(body) if body else None) if callable(answer) else answer))
         if parts.path == "/internal/state":
             query = parse_qs(parts.query, keep_blank_values=True)
             if query["version"] == [self.state["version"]] and query["wait"] != ["0"]:
