@@ -1,0 +1,89 @@
+"""Why: what a site does not permit must not be had, however somebody comes, and the person is told what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import POD_SIDE
+from tests.support.hub import Hub
+from tests.support.system import Person, System
+
+
+@pytest.fixture(scope="module")
+def strict(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A site that permits commands only, and to the group "remote" forwards of ports as well; less for raw keys."""
+    hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
+    system = System(
+        hub,
+        tmp_path_factory.mktemp("system"),
+        api_settings={
+            "SSH_API_CERTIFICATES_CAPABILITIES": "exec",
+            "SSH_API_CERTIFICATES_GROUPS": '{"remote": {"allow": ["local-forward"]}}',
+            "SSH_API_CERTIFICATES_RAW_KEY_CAPABILITIES": "exec,pty",
+        },
+    )
+    try:
+        hub.start()
+        system.start()
+        yield system
+    finally:
+        try:
+            system.stop()
+        finally:
+            hub.stop()
+
+
+@pytest.fixture
+async def alice(strict: System, request: pytest.FixtureRequest) -> Person:
+    await strict.hub.make_users()
+    if await strict.hub.server("alice") is None:
+        await strict.start_server("alice")
+    person = strict.person("alice", f"-{request.node.name}")
+    await person.certificate()
+    return person
+
+
+async def test_what_is_permitted_works(alice: Person) -> None:
+    assert alice.ssh("alice", "echo in").stdout == b"in\n"
+
+
+async def test_a_refusal_names_the_capability_and_whom_to_ask(strict: System, alice: Person) -> None:
+    for arguments, capability in (
+        (["-tt", "alice@127.0.0.1", "true"], b"pty"),
+        (["-s", "alice@127.0.0.1", "sftp"], b"subsystem"),
+        (["-W", "127.0.0.1:22", "alice@127.0.0.1"], b"local-forward"),
+    ):
+        said = alice.run("ssh", *arguments).stderr
+        assert capability + b" is not permitted to you here. Ask the administrator" in said, said
+    reasons = {(line["action"], line["reason"]) for line in strict.audit("bastion", "action_refused")}
+    assert {("pty-req", "not_permitted"), ("subsystem", "not_permitted")} <= reasons
+
+
+async def test_jump_mode_is_closed_to_whoever_lacks_what_a_pod_could_restore(alice: Person) -> None:
+    refused = alice.jump("alice.hub", "true")
+    assert refused.returncode == 255
+    assert b"Jump mode is closed to you" in refused.stderr
+
+
+async def test_a_group_may_have_more_than_the_site(strict: System, alice: Person) -> None:
+    await strict.hub.set_groups("alice", ["remote"])
+    await alice.certificate()
+    forwarded = alice.run(
+        "ssh", "-W", f"127.0.0.1:{strict.hub.hub_port}", "alice@127.0.0.1", data=b"GET / HTTP/1.0\r\n\r\n"
+    )
+    assert forwarded.stdout.startswith(b"HTTP/1.")
+    await strict.hub.set_groups("alice", [])
+
+
+async def test_raw_keys_have_a_set_of_their_own(strict: System, alice: Person) -> None:
+    legacy = strict.person("alice", "-legacy")
+    keys = strict.home("alice") / ".ssh" / "authorized_keys"
+    keys.parent.mkdir(mode=0o700, exist_ok=True)
+    keys.write_text(legacy.public_key + "\n")
+    strict.command("refresh-keys")
+    with legacy.session("-tt", "alice@127.0.0.1", "tty") as client:
+        assert client.stdout is not None
+        assert client.stdout.readline().startswith(b"/dev/")
+    assert b"subsystem is not permitted" in legacy.run("ssh", "-s", "alice@127.0.0.1", "sftp").stderr
