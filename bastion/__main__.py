@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _command(settings: Settings, parsed: argparse.Namespace) -> int:
     request: dict[str, object] = {"command": parsed.command}
     if parsed.command == "cut":
-        request |= {"server": parsed.server, "why": parsed.why}
+        request |= {"which": parsed.server, "why": parsed.why}
     answer = await ask(settings.admin_socket, request)
     if parsed.command == "sessions":
         print(json.dumps(answer, indent=2) if parsed.json else _table(answer))  # noqa: T201

@@ -1,115 +1,182 @@
-"""Accept connections, within bounds: what is not authenticated yet is counted, in all and per address.
+"""Accept connections, within bounds: each has a place in the lobby before it costs a key exchange.
 
-A connection over the bound gets one line and is closed, before it costs a key exchange. (OpenSSH's MaxStartups drops
-at random; here the bound per address comes first, so that one flooding address does not take everybody's room.)
+A connection comes here first, because `asyncio` asks for a protocol before it tells the address. This one learns the
+address, from the socket or, behind a proxy that was configured, from the header it sends, asks the lobby, and
+steps aside for SSH.
 """
 
 import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bastion.relay.front import ClientLink, Front
+import asyncssh
+
+from bastion.lobby import Bound, Lobby, Ticket
+from bastion.proxyprotocol import Header, Misread, read_header
+from bastion.relay.front import ClientLink
+from bastion.relay.wire import Entrance
 from bastion.server import Door, House
 
-_FULL = b"Too many connections that have not logged in yet. Try again in a minute.\r\n"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SENTENCES = {
+    Bound.CONNECTIONS: b"This bastion has no room for more connections. Try again later.\r\n",
+    Bound.CONNECTIONS_PER_ADDRESS: b"Too many connections from your address. Close some and try again.\r\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxies:
+    """Where PROXY headers are believed, and demanded: `networks`. `seconds` is the time that one may take."""
+
+    networks: tuple[Network, ...] = ()
+    seconds: float = 5.0
+
+    def include(self, address: str) -> bool:
+        """Whether connections from there begin with a header."""
+        if not self.networks:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+        return any((mapped or parsed) in network for network in self.networks)
 
 
 @dataclass(slots=True)
-class Waiting:
-    """Connections that have not authenticated yet."""
+class Hall:
+    """What every connection shares until it is in, and what became of those that never were.
 
-    most: int
-    most_per_address: int
-    turned_away: int = 0
-    _now: Counter[str] = field(default_factory=Counter)
+    `refused` counts newcomers by what stood in the way, `abandoned` those that left or were sent away before they had
+    logged in.
+    """
 
-    def __len__(self) -> int:
-        return self._now.total()
+    lobby: Lobby
+    entrance: Entrance
+    house: House
+    proxies: Proxies = field(default_factory=Proxies)
+    refused: Counter[str] = field(default_factory=Counter)
+    abandoned: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, address: str) -> bool:
-        """Whether there is room for one more from `address`; it is counted until `leave`."""
-        block = _block(address)
-        if self._now.total() >= self.most or self._now[block] >= self.most_per_address:
-            self.turned_away += 1
-            return False
-        self._now[block] += 1
-        return True
-
-    def leave(self, address: str) -> None:
-        """It has authenticated, or is gone."""
-        block = _block(address)
-        self._now[block] -= 1
-        if self._now[block] <= 0:
-            del self._now[block]
-
-
-def _block(address: str) -> str:
-    """One IPv4 address, or the /64 that an IPv6 customer gets whole."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
-
-
-class TurnedAway(asyncio.Protocol):
-    """One line, and the end."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say why, close."""
-        if isinstance(transport, asyncio.Transport):
-            transport.write(_FULL)
-            transport.close()
+    def gate(self) -> "Gate":
+        """The protocol of a new connection: give this to `loop.create_server`."""
+        return Gate(self)
 
 
 class Gate(asyncio.Protocol):
-    """The first protocol of a connection: it knows the peer's address before SSH begins, and steps aside.
+    """The first protocol of a connection. It is gone as soon as SSH has begun."""
 
-    `asyncio` asks for a protocol before it tells the address; so the decision is made here, in `connection_made`.
-    """
-
-    def __init__(self, waiting: Waiting, ssh: Callable[[], asyncio.Protocol]) -> None:
-        self._waiting = waiting
-        self._ssh = ssh
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+        self._ticket: Ticket | None = None
+        self._transport: asyncio.Transport | None = None
+        self._header = b""
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hand the connection to SSH, or turn it away."""
+        """Hand the connection to SSH, wait for a proxy's header, or turn it away."""
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("SSH needs a stream")
+        self._transport = transport
         name = transport.get_extra_info("peername")
         address = str(name[0]) if name else ""
-        protocol = self._ssh() if self._waiting.enter(address) else TurnedAway()
+        ticket = self._hall.lobby.enter(address, transport.abort)
+        if isinstance(ticket, Bound):
+            self._turn_away(ticket)
+            return
+        self._ticket = ticket
+        if self._hall.proxies.include(address):
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._hall.proxies.seconds, self._end, "proxy_timeout")
+        else:
+            self._step_aside(None, b"")
+
+    def data_received(self, data: bytes) -> None:
+        """A piece of a proxy's header. Nothing else is read here: whoever was turned away is not listened to."""
+        if self._timer is None:
+            return
+        self._header += data
+        read = read_header(self._header)
+        if isinstance(read, Misread):
+            self._end("proxy_header")
+        elif read is not None:
+            self._arrived(read)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It went before SSH began."""
+        del exc
+        self._stop_timer()
+        if self._ticket is not None:
+            self._ticket.leave()
+
+    def _arrived(self, header: Header) -> None:
+        self._stop_timer()
+        if header.source is not None and self._ticket is not None:
+            refused = self._hall.lobby.move(self._ticket, header.source[0])
+            if refused is not None:
+                self._turn_away(refused)
+                return
+        self._step_aside(header.source, self._header[header.size :])
+
+    def _step_aside(self, peer: tuple[str, int] | None, early: bytes) -> None:
+        transport, ticket = self._transport, self._ticket
+        if transport is None or ticket is None:
+            return
+        protocol = self._hall.entrance(lambda link: Watched(self._hall, link, ticket), peer)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        if early:
+            protocol.data_received(early)
+
+    def _turn_away(self, why: Bound) -> None:
+        """One line, and the end."""
+        self._hall.refused[why] += 1
+        if self._transport is not None:
+            self._transport.write(_SENTENCES.get(why, b""))
+            self._transport.close()
+
+    def _end(self, why: str) -> None:
+        """What a proxy sent is not what was agreed: there is nobody to tell a sentence."""
+        self._stop_timer()
+        self._hall.refused[why] += 1
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
 
-def front_of(house: House, waiting: Waiting) -> Callable[[ClientLink], Front]:
-    """What makes the front of each connection: a door that leaves the waiting room when it opens or closes."""
-    return lambda link: _Watched(house, link, waiting)
+class Watched(Door):
+    """A door that gives the connection's place back, and says why nobody came through it."""
 
-
-class _Watched(Door):
-    """A door that counts as waiting until it has authenticated or is gone."""
-
-    def __init__(self, house: House, link: ClientLink, waiting: Waiting) -> None:
-        super().__init__(house, link)
-        self._waiting: Waiting | None = waiting
+    def __init__(self, hall: Hall, link: ClientLink, ticket: Ticket) -> None:
+        super().__init__(hall.house, link)
+        self._hall = hall
+        self._ticket = ticket
 
     def authenticated(self, login: str, blob: bytes) -> None:
-        """In: no longer waiting."""
-        self._leave()
+        """In: makes room for nobody any more."""
+        self._ticket.admitted()
         super().authenticated(login, blob)
 
     def closed(self, exc: Exception | None) -> None:
-        """Gone: no longer waiting."""
-        self._leave()
+        """Gone."""
+        if self._ticket.waiting:
+            self._hall.abandoned[_why(self._ticket, exc)] += 1
+        self._ticket.leave()
         super().closed(exc)
 
-    def _leave(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            waiting.leave(self._link.peer[0])
+
+def _why(ticket: Ticket, exc: Exception | None) -> str:
+    """Why a connection ended before it had logged in."""
+    if ticket.dropped_for is not None:
+        return "made_room"
+    if isinstance(exc, asyncssh.ConnectionLost):
+        return "grace" if "Login timeout" in str(exc) else "left"
+    if isinstance(exc, asyncssh.DisconnectError):
+        return "sent_away" if exc.code == asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE else "protocol"
+    return "left"

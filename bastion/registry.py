@@ -117,8 +117,17 @@ class Registration(Generic[S]):
 class Registry(Generic[S]):
     """Every live session of this process. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, limits: Limits, *, close_seconds: float = CLOSE_SECONDS) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        close_seconds: float = CLOSE_SECONDS,
+        hit: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`hit` is told the name of each limit that refuses somebody: `connections_per_user`, or `tunnels`, since the
+        listener bounds connections and only tunnels fill the rest of the total."""
         self._limits = limits
+        self._hit = hit
         self._close_seconds = close_seconds
         self._live: dict[int, Registration[S]] = {}
         self._by_server: dict[Server, set[int]] = {}
@@ -142,8 +151,10 @@ class Registry(Generic[S]):
             return Refusal(Reason.UNAVAILABLE, self._draining)
         about = session.about
         if len(self._live) >= self._limits.total:
+            self._hit("tunnels")
             return Refusal(Reason.TOO_MANY, "The bastion has no room for more sessions. Try again later.")
         if self._by_identity.get(about.identity, 0) >= self._limits.per_user:
+            self._hit("connections_per_user")
             return Refusal(Reason.TOO_MANY, "You have too many sessions open. Close one and try again.")
         if (refusal := still_valid()) is not None:
             return refusal

@@ -2,49 +2,54 @@
 
 import asyncio
 import logging
-import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TextIO
 
-from bastion.admin import AdminError, AdminServer, Command
+from bastion.admin import AdminServer
 from bastion.admission import DoorRules
 from bastion.auth import Authenticator
 from bastion.authority import Authority, AuthorityStore, HopCertificates, read_secret
+from bastion.commands import Commands
 from bastion.directory.enrolled import EnrolledDirectory
 from bastion.directory.table import Moved, Stopped
 from bastion.hostkey import HostKey
 from bastion.inside import Inside
 from bastion.knowledge import Known
-from bastion.listener import Gate, Waiting, front_of
+from bastion.listener import Hall, Proxies
+from bastion.lobby import Lobby, LobbyLimits
+from bastion.metrics import Metrics, Sources, Tally
+from bastion.metricsport import MetricsPort
 from bastion.pubkeys import Ages, KeyCache, PodKeys, PodLimits
 from bastion.registry import Limits, Registry
 from bastion.relay.limits import RelayLimits, default_algorithms, has_fast_aes
 from bastion.relay.wire import Entrance
 from bastion.relay.wire import HostKey as ShownKey
-from bastion.server import House
+from bastion.server import Door, House
 from bastion.settings import Settings
+from bastion.surroundings import audit_stream, cpuinfo, make_room_for, private_directory
 from bastion.target import Reach
 from ca.audit import AuditLog, Event
-from ca.errors import BastionError, MalformedName
-from ca.names import Server, parse_login
+from ca.errors import BastionError
 
-_log = logging.getLogger(__name__)
+BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
 
 RESTARTING = "The bastion is shutting down. Save your work: this session ends soon; connect again in a minute."
 ENDED = "The bastion has shut down. Connect again in a minute."
 
+_log = logging.getLogger(__name__)
+
 
 async def serve(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT. Raises `BastionError` with a sentence if it cannot start."""
+    """Run until SIGTERM, SIGINT or SIGHUP. Raises `BastionError` with a sentence if it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         bastion = await Bastion.make(settings, stack)
@@ -55,15 +60,12 @@ async def serve(settings: Settings) -> int:
 class Bastion:
     """The parts, and what connects them."""
 
-    def __init__(self, settings: Settings, audit_stream: TextIO, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Settings, audit_stream: TextIO, clock: Callable[[], float], prefix: str) -> None:
         self._settings = settings
         self._audit = AuditLog(audit_stream)
-        limits = RelayLimits(
-            login_seconds=settings.login.grace,
-            signed_attempts=settings.login.attempts,
-            channels=settings.limits.channels,
-        )
-        algorithms = default_algorithms(fast_aes=has_fast_aes(_cpuinfo()))
+        self.tally = Tally()
+        limits = relay_limits(settings, self.tally.reached)
+        algorithms = default_algorithms(fast_aes=has_fast_aes(cpuinfo()))
         self.host_key = HostKey(settings.state_directory)
         self.store = AuthorityStore(settings.state_directory)
         self.authority = Authority(
@@ -79,9 +81,8 @@ class Bastion:
             clock=clock,
         )
         self.hops = HopCertificates(self.authority)
-        self.registry: Registry[Inside] = Registry(
-            Limits(total=settings.limits.connections, per_user=settings.limits.connections_per_user)
-        )
+        self.registry: Registry[Inside] = Registry(session_limits(settings), hit=self.tally.reached)
+        self.commands = Commands(self.registry, self.keys, prefix)
         self.reach = Reach(
             hops=self.hops,
             trust=lambda: self.known.trust,
@@ -91,7 +92,6 @@ class Bastion:
             algorithms=algorithms,
             lost=lambda pod: self.directory.lost(pod.instance),
         )
-        self.waiting = Waiting(settings.limits.unauthenticated, settings.limits.unauthenticated_per_address)
         self.house = House(
             authenticator=Authenticator(
                 knowledge=self.known,
@@ -114,21 +114,46 @@ class Bastion:
             zone=lambda: self.known.zone,
             cut_at_expiry=settings.login.cut_at_expiry,
         )
-        self.entrance = Entrance(front_of(self.house, self.waiting), self._shown_keys(), limits, algorithms)
+        self.entrance = Entrance(lambda link: Door(self.house, link), self._shown_keys(), limits, algorithms)
+        self.hall = Hall(
+            Lobby(lobby_limits(settings), hit=self.tally.reached),
+            self.entrance,
+            self.house,
+            Proxies(settings.proxy.networks, settings.proxy.timeout),
+        )
+        self.metrics = Metrics(
+            Sources(
+                tally=self.tally,
+                hall=self.hall,
+                registry=self.registry,
+                keys=self.keys,
+                hops=self.hops,
+                directory=self.directory,
+                known=self.known,
+                authority=self.authority,
+                audit_lost=lambda: self._audit.lost,
+                clock=time.monotonic,
+            )
+        )
         self.informed = asyncio.Event()
         if self.known.word is not None:
             self.informed.set()
 
     @classmethod
     async def make(
-        cls, settings: Settings, stack: AsyncExitStack, clock: Callable[[], float] = time.monotonic
+        cls,
+        settings: Settings,
+        stack: AsyncExitStack,
+        clock: Callable[[], float] = time.monotonic,
+        prefix: str = "",
     ) -> "Bastion":
-        """Make the parts, and see to it that they are closed. `clock` is that of the key cache's ages."""
-        _private_directory(settings.state_directory)
-        audit_stream = _audit_stream(settings.log.audit_file)
-        if audit_stream is not sys.stdout:
-            stack.callback(audit_stream.close)
-        bastion = cls(settings, audit_stream, clock)
+        """Make the parts, and see to it that they are closed. `clock` is that of the key cache's ages; `prefix` is put
+        before the numbers of sessions."""
+        private_directory(settings.state_directory)
+        stream = audit_stream(settings.log.audit_file)
+        if stream is not sys.stdout:
+            stack.callback(stream.close)
+        bastion = cls(settings, stream, clock, prefix)
         stack.push_async_callback(bastion.authority.aclose)
         stack.push_async_callback(bastion.pod_keys.aclose)
         stack.push_async_callback(bastion.keys.aclose)
@@ -136,58 +161,108 @@ class Bastion:
 
     def note(self, event: Event) -> None:
         """Write an audit line."""
+        self.tally.saw(event)
         self._audit.write(event, time.time())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Listen as soon as it is known whom to trust; end in order."""
-        admin = AdminServer(self._settings.admin_socket, self._commands())
+        """All of the bastion in one process, until `stop`: with an operator's socket, and metrics where wanted."""
+        admin = AdminServer(self._settings.admin_socket, self.commands.table())
         await admin.start()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(self._listen_to_api(), name="api"),
-                    tasks.create_task(self._follow_directory(), name="directory"),
-                    tasks.create_task(
-                        self.host_key.keep_certified(
-                            self.authority, time.time, lambda: self.entrance.present(self._shown_keys())
-                        ),
-                        name="host certificate",
-                    ),
-                ]
-                await self._accept(stop)
-                for task in running:
-                    task.cancel()
+            async with AsyncExitStack() as stack:
+                if self._settings.metrics_port is not None:
+                    port = MetricsPort(self._settings.metrics_port, self.metrics_text)
+                    await port.start()
+                    stack.callback(port.stop)
+                await self.work(stop)
         finally:
             await admin.stop()
 
-    async def _accept(self, stop: asyncio.Event) -> None:
+    async def metrics_text(self) -> bytes:
+        """What Prometheus reads."""
+        return self.metrics.text()
+
+    async def work(
+        self,
+        stop: asyncio.Event,
+        *,
+        doors: Sequence[socket.socket] = (),
+        retire: asyncio.Event | None = None,
+        listening: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Listen as soon as it is known whom to trust; end in order.
+
+        `doors` are bound sockets to listen on, none for the one of the settings; `listening` is called when it does.
+        After `retire` nobody new is accepted, and those who are here may stay as long as the settings say.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._listen_to_api(), name="api"),
+                tasks.create_task(self._follow_directory(), name="directory"),
+                tasks.create_task(self.metrics.watch_loop(), name="event loop"),
+                tasks.create_task(
+                    self.host_key.keep_certified(
+                        self.authority, time.time, lambda: self.entrance.present(self._shown_keys())
+                    ),
+                    name="host certificate",
+                ),
+            ]
+            await self._accept(stop, doors, retire or asyncio.Event(), listening)
+            for task in running:
+                task.cancel()
+
+    async def _accept(
+        self,
+        stop: asyncio.Event,
+        doors: Sequence[socket.socket],
+        retire: asyncio.Event,
+        listening: Callable[[], None],
+    ) -> None:
         if not self.informed.is_set():
             _log.info(
                 "waiting for the api at %s: nobody can be let in before it has said whom to trust",
                 self._settings.api.url,
             )
-        if not await _first(self.informed, stop):
+        if await _first(stop, self.informed) is stop:
             return
-        listen = self._settings.listen
-        loop = asyncio.get_running_loop()
-        try:
-            server = await loop.create_server(
-                lambda: Gate(self.waiting, self.entrance), listen.host, listen.port, backlog=512
-            )
-        except OSError as error:
-            raise BastionError(f"Cannot listen on {listen.host} port {listen.port}: {error.strerror}.") from None
-        port = server.sockets[0].getsockname()[1]
-        _log.info("listening on %s port %d", listen.host, port)
-        await stop.wait()
-        server.close()
+        servers = await self._listen(doors)
+        listening()
+        await _first(stop, retire)
+        for server in servers:
+            server.close()
+        if not stop.is_set():
+            await self._see_out(stop)
         _log.info("shutting down: %d sessions", len(self.registry))
         await self.registry.drain(RESTARTING, self._settings.shutdown_grace, ENDED)
+
+    async def _listen(self, doors: Sequence[socket.socket]) -> list[asyncio.Server]:
+        loop, listen = asyncio.get_running_loop(), self._settings.listen
+        if doors:
+            return [await loop.create_server(self.hall.gate, sock=door, backlog=BACKLOG) for door in doors]
+        try:
+            server = await loop.create_server(self.hall.gate, listen.host, listen.port, backlog=BACKLOG)
+        except OSError as error:
+            raise BastionError(cannot_listen(self._settings, error)) from None
+        _log.info("listening on %s port %d", listen.host, server.sockets[0].getsockname()[1])
+        return [server]
+
+    async def _see_out(self, stop: asyncio.Event) -> None:
+        """A newer process accepts: go on for those who are here until they have gone, or time is up."""
+        _log.info("accepting nobody any more: %d connections go on", len(self.hall.lobby))
+        empty = asyncio.Event()
+        self.hall.lobby.when_empty(empty.set)
+        try:
+            async with asyncio.timeout(self._settings.restart_grace):
+                await _first(empty, stop)
+        except TimeoutError:
+            _log.info("%d connections stayed longer than BASTION_RESTART_GRACE", len(self.hall.lobby))
 
     async def _listen_to_api(self) -> None:
         """Take each word of the api: whom to trust, what is revoked, which servers are enrolled."""
         async for state in self.authority.feed():
             changed = self.known.hear(state.word)
             self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)
+            self.tally.pods_dropped = state.dropped
             self.informed.set()
             if changed:
                 self.registry.revise(lambda session: session.still_valid())
@@ -213,93 +288,59 @@ class Bastion:
         plain = ShownKey(key.private)
         return [ShownKey(key.private, key.certificate)] if key.certificate is not None else [plain]
 
-    def _commands(self) -> Mapping[str, Command]:
-        return {"sessions": self._sessions, "refresh-keys": self._refresh_keys, "cut": self._cut}
 
-    async def _sessions(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        del request
-        lines = []
-        for one in self.registry.sessions():
-            about = one.about
-            lines.append(
-                {
-                    "id": one.id,
-                    "identity": about.identity,
-                    "login": about.login,
-                    "server": str(about.instance.server) if about.instance is not None else "",
-                    "instance": str(about.instance.id) if about.instance is not None else "",
-                    "mode": about.mode,
-                    "serial": None if about.serial is None else str(about.serial),
-                    "peer": about.peer,
-                    "since": datetime.fromtimestamp(about.since, UTC).isoformat(timespec="seconds"),
-                    "received": one.received,
-                    "sent": one.sent,
-                    "ending": one.ending,
-                }
-            )
-        return {"sessions": lines}
-
-    async def _refresh_keys(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        del request
-        counts = await self.keys.refresh()
-        said = f"{counts.pods} pods answered with {counts.keys} keys; {counts.failed} pods did not answer."
-        return {"said": said, "pods": counts.pods, "keys": counts.keys, "failed": counts.failed}
-
-    async def _cut(self, request: Mapping[str, object]) -> Mapping[str, object]:
-        named, why = str(request.get("server", "")), str(request.get("why", ""))[:400]
-        kind, _, number = named.partition(":")
-        if kind == "session" and number.isdecimal():
-            told = self.registry.cut_session(int(number), why)
-        else:
-            told = self.registry.cut(_server(named), why)
-        return {"said": f"{told} session{'' if told == 1 else 's'} told to end.", "cut": told}
+def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
+    """What one connection may take. `hit` counts."""
+    limits, login = settings.limits, settings.login
+    return RelayLimits(
+        signed_attempts=login.attempts,
+        probes=login.probes,
+        login_seconds=login.grace,
+        channels=limits.channels,
+        sessions=limits.sessions,
+        window=limits.window,
+        buffered=limits.buffered,
+        deferred=limits.deferred,
+        unanswered=limits.unanswered,
+        keepalive_seconds=limits.keepalive,
+        keepalive_count=limits.keepalive_count,
+        hit=hit,
+    )
 
 
-def _server(named: str) -> Server:
-    """A server as an operator writes it: `alice/gpu`, or its login name. Raises `AdminError`."""
-    try:
-        if "/" in named:
-            owner, _, name = named.partition("/")
-            return Server(owner, name)
-        return parse_login(named)
-    except MalformedName:
-        raise AdminError(f"{named!r} names no server: write alice, alice/gpu or a login name.") from None
+def lobby_limits(settings: Settings) -> LobbyLimits:
+    """What one process lets in: its share of the bounds on the whole, and no more than it has descriptors for."""
+    limits, workers = settings.limits, settings.workers
+    start = max(limits.unauthenticated_start // workers, 1)
+    return LobbyLimits(
+        start=start,
+        rate=limits.unauthenticated_rate,
+        full=max(limits.unauthenticated_full // workers, start + 1),
+        per_address=limits.unauthenticated_per_address,
+        connections=make_room_for(max(limits.connections // workers, 1)),
+        connections_per_address=limits.connections_per_address,
+    )
 
 
-async def _first(wanted: asyncio.Event, stop: asyncio.Event) -> bool:
-    """Wait for either; whether it was `wanted`."""
-    waits = [asyncio.ensure_future(wanted.wait()), asyncio.ensure_future(stop.wait())]
+def session_limits(settings: Settings) -> Limits:
+    """What one process keeps: a session for each connection, and one for each tunnel."""
+    limits = settings.limits
+    total = (limits.connections + limits.tunnels) // settings.workers
+    return Limits(total=max(total, 1), per_user=limits.connections_per_user)
+
+
+def cannot_listen(settings: Settings, error: OSError) -> str:
+    """The sentence for the operator."""
+    listen = settings.listen
+    return f"Cannot listen on {listen.host} port {listen.port}: {error.strerror or error}."
+
+
+async def _first(*events: asyncio.Event) -> asyncio.Event:
+    """Wait for any of these; the first of those that have happened."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for one in waits:
             one.cancel()
-    return wanted.is_set() and not stop.is_set()
-
-
-def _private_directory(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(13, "not writable")
-    except OSError as error:
-        raise BastionError(
-            f"The state directory {path} cannot be used ({error.strerror}): set BASTION_STATE_DIRECTORY."
-        ) from None
-
-
-def _audit_stream(path: Path | None) -> TextIO:
-    if path is None:
-        return sys.stdout
-    try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-    except OSError as error:
-        raise BastionError(f"The audit file {path} cannot be written: {error.strerror}.") from None
-    return os.fdopen(number, "a", encoding="utf-8")
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return ""
+    return next(event for event in events if event.is_set())

@@ -64,32 +64,86 @@ class LoginSettings(Group):
     """Whether they open direct mode as well; otherwise jump mode only. The api has a word in it, too."""
 
     grace: Seconds = 60.0
-    """Seconds from the connection to the end of authentication."""
+    """Seconds from the connection to the end of authentication (sshd's LoginGraceTime)."""
 
     attempts: Count = 6
-    """Keys that may be tried by signature on one connection."""
+    """Keys that may be tried by signature on one connection (sshd's MaxAuthTries)."""
+
+    probes: Count = 40
+    """Keys that a client may ask about on one connection without signing. An agent may hold many."""
 
     cut_at_expiry: bool = False
     """Whether running sessions end with their certificate. If not, only new channels are refused."""
 
 
 class LimitSettings(Group):
-    """How much anybody may take."""
+    """How much anybody may take. docs/limits.md says of each what people see when they reach it, and its metric.
 
-    unauthenticated: Count = 400
-    """Connections that have not authenticated yet, all together; more are turned away."""
+    Each process counts for itself. With several workers the bounds on the whole (`unauthenticated_start`,
+    `unauthenticated_full`, `connections`, `tunnels`) are divided by their number; those on one address, user or
+    connection are not, since a user's connections may all meet the same worker.
+    """
 
-    unauthenticated_per_address: Count = 320
-    """The same from one address: a class of 300 behind one NAT passes."""
+    unauthenticated_start: Count = 600
+    """Connections that have not logged in yet, from which on newcomers have one of them dropped (`bastion.lobby`)."""
+
+    unauthenticated_rate: Annotated[int, Field(ge=0, le=100)] = 30
+    """The chance, in percent, that a newcomer above `unauthenticated_start` has one dropped. It grows to 100 at
+    `unauthenticated_full`. The three are start:rate:full of sshd's MaxStartups."""
+
+    unauthenticated_full: Count = 1200
+    """There are never more than these."""
+
+    unauthenticated_per_address: Count = 600
+    """The same from one address; one more has the oldest of that address dropped. A class of 300 behind one NAT passes,
+    with an editor that opens two at once."""
+
+    connections_per_address: Count = 2000
+    """Connections from one address, logged in or not. An IPv6 /64 is one address."""
 
     connections_per_user: Count = 64
-    """Live connections of one user or key."""
+    """Live connections of one user or key. Each tunnel of a jump connection counts as one."""
 
     connections: Count = 5000
-    """Live connections in this process."""
+    """Connections in all. Each may need two file descriptors; the limit of the process is raised as far as it goes."""
+
+    tunnels: Count = 5000
+    """Tunnels of jump connections in all."""
 
     channels: Count = 64
-    """Channels of one connection."""
+    """Channels of one connection, open or being opened, of every kind and in both directions."""
+
+    sessions: Count = 32
+    """Of these, sessions: shells, commands, subsystems (sshd's MaxSessions)."""
+
+    window: Annotated[int, Field(ge=1 << 15, le=1 << 30)] = 2 << 20
+    """Bytes on their way in one channel and direction, however large a window the receiver offers."""
+
+    buffered: Annotated[int, Field(ge=1 << 15, le=1 << 30)] = 1 << 20
+    """Bytes that wait for one TCP connection before the other side is not read any more."""
+
+    deferred: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 16 << 20
+    """Bytes that wait for a key exchange to end before the connection that holds it up is dropped."""
+
+    unanswered: Count = 256
+    """Requests that wait for an answer, for each channel, and for the connection as a whole."""
+
+    keepalive: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds of silence before a client, or a pod, is asked whether it is still there. 0: nobody is asked."""
+
+    keepalive_count: Count = 3
+    """Questions without an answer until it counts as gone: after (count + 1) × `keepalive` seconds of silence."""
+
+
+class ProxySettings(Group):
+    """A load balancer before the bastion that tells clients' addresses (PROXY protocol, version 2)."""
+
+    networks: Networks = ()
+    """Addresses of the balancers: connections from there must begin with a header, from elsewhere none is read.
+    Empty: off."""
+
+    timeout: Seconds = 5.0
+    """Seconds that a header may take."""
 
 
 class KeyCacheSettings(Group):
@@ -148,12 +202,19 @@ class Settings(BaseSettings):
     """Seconds that sessions get to end by themselves after SIGTERM."""
 
     metrics_port: Port | None = None
-    """Port for Prometheus on loopback. Empty: none."""
+    """Port for Prometheus on loopback; 0 takes a free one. Empty: none. One port speaks for all workers."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the port, one for each core that SSH may use. 1: just this process."""
+
+    restart_grace: Annotated[float, Field(ge=0)] = 43200.0
+    """Seconds that sessions of old workers may go on after a graceful restart (SIGHUP, with several workers)."""
 
     listen: ListenSettings = Field(default_factory=ListenSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     login: LoginSettings = Field(default_factory=LoginSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    proxy: ProxySettings = Field(default_factory=ProxySettings)
     keys: KeyCacheSettings = Field(default_factory=KeyCacheSettings)
     directory: DirectorySettings = Field(default_factory=DirectorySettings)
     pods: PodSettings = Field(default_factory=PodSettings)
@@ -166,6 +227,10 @@ class Settings(BaseSettings):
                 raise ValueError(f"BASTION_LOGIN_JUMP_NAMES: {name!r} is not a login name")
         if self.keys.partial_after > self.keys.full_after:
             raise ValueError("BASTION_KEYS_PARTIAL_AFTER must not be longer than BASTION_KEYS_FULL_AFTER")
+        if self.limits.unauthenticated_start >= self.limits.unauthenticated_full:
+            raise ValueError(
+                "BASTION_LIMITS_UNAUTHENTICATED_START must be less than BASTION_LIMITS_UNAUTHENTICATED_FULL"
+            )
         return self
 
     @property

@@ -118,6 +118,7 @@ class KeyCache:
         self._updated_at: float | None = None
         self._refresh: _Refresh | None = None
         self._watched: dict[bytes, asyncio.Future[None]] = {}
+        self.rebuilds = self.fills = 0
 
     async def aclose(self) -> None:
         """Stop asking. Whoever waits gets what is known."""
@@ -222,6 +223,7 @@ class KeyCache:
         pods = self._directory.running()
         if not pods:
             return
+        self.rebuilds += 1
         # Only an order in which to ask: where the key was listed before, and silent pods last.
         hints = sorted(self._store.listed_by.get(blob, ()))[:_HINTS] if blob is not None else []
         self._store = Store()
@@ -234,6 +236,7 @@ class KeyCache:
     def _fill(self) -> None:
         missing = [pod for pod in self._directory.running() if pod.identity not in self._store.entries]
         if missing:
+            self.fills += 1
             self._updated_at = self._clock()
             self._ask(sorted(missing, key=lambda pod: pod.identity in self._failed), full=False)
 
