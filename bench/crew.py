@@ -55,9 +55,7 @@ async def crew(stage: Stage, route: Route, people: int) -> AsyncIterator[Crew]:
     command = [sys.executable, "-m", "bench.load"]
     log = stage.folder / "load.log"
     with log.open("ab") as errors:
-        async with running(
-            command, stdin=PIPE, stdout=PIPE, stderr=errors, cwd=ROOT, limit=ANSWER_BYTES
-        ) as process:
+        async with running(command, stdin=PIPE, stdout=PIPE, stderr=errors, cwd=ROOT, limit=ANSWER_BYTES) as process:
             if process.stdin is not None:
                 process.stdin.write(json.dumps(ways[route] | about).encode() + b"\n")
             yield Crew(process)

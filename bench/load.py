@@ -108,7 +108,12 @@ class Load:
         self, at: dict[str, Any], pair: Any, tunnel: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
         connection = await asyncssh.connect(
-            "127.0.0.1", at["port"], username=at["login"], client_keys=[pair], options=self._options, tunnel=tunnel or ()
+            "127.0.0.1",
+            at["port"],
+            username=at["login"],
+            client_keys=[pair],
+            options=self._options,
+            tunnel=tunnel or (),
         )
         self._connections.append(connection)
         return connection

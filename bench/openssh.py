@@ -1,4 +1,4 @@
-"""Why: the pods and the jump host that the bastion is compared with are OpenSSH's own sshd, with certificates like ours.
+"""Why: the pod, and the jump host that the bastion is compared with, are OpenSSH's own sshd with certificates of ours.
 
 Its configuration is Debian's default where it matters for speed: no algorithm is chosen here.
 """
@@ -44,6 +44,7 @@ async def sshd(
 ) -> AsyncIterator[Sshd]:
     """An sshd that is `names` to its clients and lets in certificates of `authorities` with one of `principals`."""
     folder.mkdir(exist_ok=True)
+    (folder / "home").mkdir(exist_ok=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # its privilege separation needs it
     key = asyncssh.generate_private_key("ssh-ed25519")
@@ -94,6 +95,8 @@ def _config(folder: Path, port: int) -> tuple[str, ...]:
         "KbdInteractiveAuthentication no",
         "PrintMotd no",
         "PrintLastLog no",
+        # The shell's start-up files of whoever runs this are no part of what is measured.
+        f"SetEnv HOME={folder}/home",
         "MaxSessions 64",
         "MaxStartups 2000",
         "Subsystem sftp internal-sftp",

@@ -1,7 +1,7 @@
 """Why: what people copy goes through one core of the bastion; how fast, and what a gigabyte costs there.
 
-Each route has one connection that stays (OpenSSH's ControlMaster), and each copy is a session on it: the login is not in
-the figure. The routes take turns within a round.
+Each route has one connection that stays (OpenSSH's ControlMaster), and each copy is a session on it: the login is not
+in the figure. The routes take turns within a round.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ def _result(seen: dict[tuple[Cipher, str, Route], _Seen], scale: Scale) -> Resul
             what = f"CPU per GB {way}, jump mode, {_TITLE[cipher]}"
             rows.append(Row(what, "s", spread(one.cost), spread(other.cost), ratios(one.cost, other.cost)))
     text = (
-        f"{scale.bulk_bytes >> 20} MiB of zeroes per copy on a connection that is there already. Direct mode decrypts and "
-        "encrypts every byte at the bastion; a jump host only undoes the outer of two encryptions, the client does both. "
+        f"{scale.bulk_bytes >> 20} MiB of zeroes per copy on a connection that is there already. Direct mode decrypts "
+        "and encrypts every byte at the bastion; a jump host only undoes the outer of two encryptions, the client does "
+        "both. "
         "With default ciphers OpenSSH's clients speak chacha20 to an sshd and AES-GCM to the bastion, which offers no "
         "chacha20 where the CPU has AES instructions."
     )

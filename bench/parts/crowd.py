@@ -101,7 +101,9 @@ def _result(seen: dict[tuple[int, Route], _Seen], scale: Scale) -> Result:
         rows.append(Row(what, "kB", spread(ours), spread(theirs), ratios(ours, theirs), at_most(1 / 20)))
     for size in scale.crowds:
         ours, theirs = seen[size, one].quiet, seen[size, other].quiet
-        rows.append(Row(f"keystroke echo p99, {size:,} sessions", "ms", spread(ours), spread(theirs), ratios(ours, theirs)))
+        rows.append(
+            Row(f"keystroke echo p99, {size:,} sessions", "ms", spread(ours), spread(theirs), ratios(ours, theirs))
+        )
     for size in scale.crowds:
         ours, theirs = seen[size, one].busy, seen[size, other].busy
         rows.append(
@@ -130,9 +132,9 @@ def _result(seen: dict[tuple[int, Route], _Seen], scale: Scale) -> Result:
     )
     text = (
         "Every session is a connection of its own with a terminal, of one user each, made and typed on by one asyncssh "
-        f"process; each session types about every {_EACH:g} s (small crowds more often, {_LEAST_RATE:g} keystrokes a second "
-        "in all). The four copies are OpenSSH's clients. Load generator, clients and pods share the other core, so what "
-        "they wait for each other is in the echo too, on both routes."
+        f"process; each session types about every {_EACH:g} s (small crowds more often, {_LEAST_RATE:g} keystrokes a "
+        "second in all). The four copies are OpenSSH's clients. Load generator, clients and pods share the other cores, "
+        "so what they wait for each other is in the echo too, on both routes."
     )
     return Result("Many sessions", tuple(rows), _panels(seen, scale), text)
 

@@ -29,7 +29,13 @@ async def measure(stage: Stage, scale: Scale) -> Result:
                 stage,
                 scale,
                 f"sftp, {scale.small_files:,} files of {_SMALL} bytes",
-                lambda route, goal: [*stage.ssh(route, program="sftp"), "-q", "-b", str(_batch(stage, goal)), route.value],
+                lambda route, goal: [
+                    *stage.ssh(route, program="sftp"),
+                    "-q",
+                    "-b",
+                    str(_batch(stage, goal)),
+                    route.value,
+                ],
             ),
             await _row(
                 stage,

@@ -1,11 +1,11 @@
-"""Why: scripts and editors connect over and over; what a connection takes, alone and many at once, and what it costs."""
+"""Why: scripts and editors connect over and over: what a connection takes, alone and many at once, and costs."""
 
 from __future__ import annotations
 
 import time
 
 from bench.crew import crew
-from bench.figures import at_most, percentile, ratios, spread
+from bench.figures import Spread, at_most, percentile, ratios, spread
 from bench.measure import cpu_seconds
 from bench.processes import run
 from bench.scale import Scale
@@ -23,15 +23,15 @@ async def measure(stage: Stage, scale: Scale) -> Result:
     many = await _many(stage, scale)
     text = (
         "`ssh host true` is OpenSSH's client. Parallel connects are made by one asyncssh process, "
-        f"{_PARALLEL} at a time, each user with a certificate of her own; it shares its core with the pod's sshd, which is "
-        "then the limit, so what a connection costs the measured core is given as well."
+        f"{_PARALLEL} at a time, each user with a certificate of her own; it shares its core with the pod's sshd, which "
+        "is then the limit, so what a connection costs the measured core is given as well."
     )
-    panel = Bars("`ssh host true` (less is better)", "s", (("median of a round", *_spreads(alone)),))
-    return Result("Logins", (alone, *many), (panel,), text)
+    panels = () if alone.bastion is None else (_panel(alone.bastion, alone.openssh),)
+    return Result("Logins", (alone, *many), panels, text)
 
 
-def _spreads(row: Row) -> tuple:  # type: ignore[type-arg]
-    return row.bastion, row.openssh
+def _panel(ours: Spread, theirs: Spread | None) -> Bars:
+    return Bars("ssh host true (less is better)", "s", (("median of a round", ours, theirs),))
 
 
 async def _alone(stage: Stage, scale: Scale) -> Row:

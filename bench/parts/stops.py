@@ -40,8 +40,8 @@ async def measure(stage: Stage, scale: Scale) -> Result:
     )
     text = (
         "From the change in the directory to the client's connection closed, with the sentence that tells the person "
-        "why; the client is asyncssh with an open session. The Kubernetes watch is not in it yet. The spread is that of "
-        "the stops."
+        "why; the client is asyncssh with an open session. The Kubernetes watch is not in it yet. The spread is that "
+        "of the stops."
     )
     return Result("Stops", rows, text=text)
 
