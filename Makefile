@@ -13,7 +13,7 @@ SETUP := deploy/dev/environment
 export HUB6_BIN ?= $(CURDIR)/.venv/hub/bin
 export HUB55_BIN ?= $(CURDIR)/.venv/hub55/bin
 
-.PHONY: help demo test soak check format lock hubs openssh clients clean
+.PHONY: help demo test soak bench check format lock hubs openssh clients clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ endif
 
 soak: .venv/dev.made .venv/hub.made openssh clients ## 64 clients at once for two minutes, every byte checked and what is left behind counted
 	SOAK_SECONDS=$${SOAK_SECONDS:-120} $(DEV)/bin/python -m pytest tests/clients/test_soak.py
+
+bench: .venv/dev.made openssh ## The bastion beside OpenSSH as jump host, written to docs/performance.md; QUICK=1 prints a small run
+	@$(DEV)/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 format: .venv/dev.made ## Format the code
 	$(DEV)/bin/ruff format

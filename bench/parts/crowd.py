@@ -133,8 +133,8 @@ def _result(seen: dict[tuple[int, Route], _Seen], scale: Scale) -> Result:
     text = (
         "Every session is a connection of its own with a terminal, of one user each, made and typed on by one asyncssh "
         f"process; each session types about every {_EACH:g} s (small crowds more often, {_LEAST_RATE:g} keystrokes a "
-        "second in all). The four copies are OpenSSH's clients. Load generator, clients and pods share the other cores, "
-        "so what they wait for each other is in the echo too, on both routes."
+        "second in all). The four copies are OpenSSH's clients. Load generator, clients and pods share the other "
+        "cores, so what they wait for each other is in the echo too, on both routes."
     )
     return Result("Many sessions", tuple(rows), _panels(seen, scale), text)
 

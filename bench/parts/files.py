@@ -19,33 +19,19 @@ _SMALL = 1024
 
 
 async def measure(stage: Stage, scale: Scale) -> Result:
-    """An sftp upload of many small files, and rsync of a source tree into nothing and again onto itself."""
+    """An sftp upload of many small files, and rsync of a source tree."""
     small, tree = stage.folder / "small", stage.folder / "tree"
     _write_small(small, scale.small_files)
     count, size = _copy_library(tree)
+    rsync = f"rsync of a source tree, {count:,} files, {size / 1e6:.0f} MB"
+    rows = []
     async with stage.serving():
-        rows = [
-            await _row(
-                stage,
-                scale,
-                f"sftp, {scale.small_files:,} files of {_SMALL} bytes",
-                lambda route, goal: [
-                    *stage.ssh(route, program="sftp"),
-                    "-q",
-                    "-b",
-                    str(_batch(stage, goal)),
-                    route.value,
-                ],
-            ),
-            await _row(
-                stage,
-                scale,
-                f"rsync of a source tree, {count:,} files, {size / 1e6:.0f} MB",
-                lambda route, goal: _rsync(stage, tree, route, goal),
-            ),
-        ]
+        sftp = f"sftp, {scale.small_files:,} files of {_SMALL} bytes"
+        rows.append(await _row(stage, scale, sftp, lambda route, goal: _sftp(stage, route, goal)))
         if shutil.which("rsync") is None:
-            rows[1] = Row(rows[1].what, why="not measured: there is no rsync here")
+            rows.append(Row(rsync, why="not measured: there is no rsync here"))
+        else:
+            rows.append(await _row(stage, scale, rsync, lambda route, goal: _rsync(stage, tree, route, goal)))
     return Result("Many files", tuple(rows), text="The login is in these figures.")
 
 
@@ -68,10 +54,10 @@ def _rsync(stage: Stage, tree: Path, route: Route, goal: Path) -> list[str]:
     return ["rsync", "-a", "-e", " ".join(stage.ssh(route)), f"{tree}/", f"{route.value}:{goal}/"]
 
 
-def _batch(stage: Stage, goal: Path) -> Path:
+def _sftp(stage: Stage, route: Route, goal: Path) -> list[str]:
     batch = stage.folder / "batch"
     batch.write_text(f"put -r {stage.folder}/small {goal}/\n")
-    return batch
+    return [*stage.ssh(route, program="sftp"), "-q", "-b", str(batch), route.value]
 
 
 def _write_small(folder: Path, count: int) -> None:

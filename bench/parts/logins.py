@@ -23,8 +23,8 @@ async def measure(stage: Stage, scale: Scale) -> Result:
     many = await _many(stage, scale)
     text = (
         "`ssh host true` is OpenSSH's client. Parallel connects are made by one asyncssh process, "
-        f"{_PARALLEL} at a time, each user with a certificate of her own; it shares its core with the pod's sshd, which "
-        "is then the limit, so what a connection costs the measured core is given as well."
+        f"{_PARALLEL} at a time, each user with a certificate of her own; it shares its core with the pod's sshd, "
+        "which is then the limit, so what a connection costs the measured core is given as well."
     )
     panels = () if alone.bastion is None else (_panel(alone.bastion, alone.openssh),)
     return Result("Logins", (alone, *many), panels, text)
