@@ -86,7 +86,9 @@ class PodKeys:
 
 async def _parse(text: str, limits: PodLimits) -> tuple[AuthorizedKey, ...]:
     found: list[AuthorizedKey] = []
-    for lines in _slices(text.splitlines()[: limits.max_lines]):
+    # At newlines only, as sshd and `parse_authorized_keys` do: a form feed in the comment of a restricted key must not
+    # make what follows it a key of its own, without the restrictions.
+    for lines in _slices(text.split("\n")[: limits.max_lines]):
         found += parse_authorized_keys("\n".join(lines), max_keys=limits.max_keys - len(found))
         if len(found) >= limits.max_keys:
             break

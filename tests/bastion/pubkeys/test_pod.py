@@ -35,6 +35,17 @@ async def test_a_pod_answers_its_lines_with_their_options(keys: PodKeys) -> None
     assert server.requests[0].startswith("GET /publickey HTTP/1.1\r\n")
 
 
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\r"])
+async def test_a_comment_of_a_restricted_key_never_becomes_a_key_without_the_restrictions(
+    keys: PodKeys, separator: str
+) -> None:
+    """sshd ends a line at a newline only; what others send as a comment must not end one here either."""
+    line = f'restrict,command="ls" {key(1).line} me{separator}{key(1).line}{separator}{key(2).line}'
+    async with key_server(line) as server:
+        found = await keys.fetch(pod("alice", port=server.port))
+    assert [one for one in found if not one.options] == []
+
+
 async def test_an_empty_list_is_an_answer(keys: PodKeys) -> None:
     async with key_server() as server:
         assert await keys.fetch(pod("alice", port=server.port)) == ()
