@@ -185,7 +185,8 @@ class Sshd:
             f"XAuthLocation {xauth}",
             "PrintMotd no",
             "PrintLastLog no",
-            f"SetEnv XAUTHORITY={here}/Xauthority",
+            # bash, started by sshd, reads ~/.bashrc unless it is a nested shell: what is in there is no part of a test
+            f"SetEnv XAUTHORITY={here}/Xauthority SHLVL=1",
             "AcceptEnv LANG LC_* RELAY_*",
             "MaxSessions 64",
             "MaxStartups 200",
