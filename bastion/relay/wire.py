@@ -2,8 +2,9 @@
 
 asyncssh has public call-backs for sessions and forwards, but a relay on them loses what they do not carry: unknown
 requests, commands that are not UTF-8, the order of replies, the pod's own refusals. So these modules stand on
-how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod` and `wire_channel`. Its version is pinned, and
-`tests/bastion/relay/test_wire_contract.py` lists each private name with what we rely on; read it before an upgrade.
+how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod`, `wire_channel` and `wire_hotpath`. Its version
+is pinned, and `tests/bastion/relay/test_wire_contract.py` lists each private name with what we rely on; read it before
+an upgrade.
 
 What is relied on:
 
@@ -14,7 +15,11 @@ What is relied on:
   the only ways out of authentication, `reload_config` is called before;
 - `_transport` is None once the connection is being cut; `_force_close` (behind `abort`) then ends in the owner's
   `connection_lost`;
-- `_kex_complete` is false while packets are kept for later, and `send_newkeys` sends them.
+- `_kex_complete` is false while packets are kept for later, and `send_newkeys` sends them;
+- `_recv_data` calls `_recv_handler` while there is something in `_inpbuf` and it says true, and turns errors into the
+  end of the connection. Between packets the handler is `_recv_pkthdr`, which leaves `_recv_packet` in its place;
+- `_recv_encryption` and `_send_encryption` are used by their three methods only, and hold what RFC 5647 needs;
+- bytes leave by `_send` only.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +29,7 @@ import asyncssh
 from bastion.relay.front import ClientLink, Front, HostTrust
 from bastion.relay.limits import Algorithms, RelayLimits
 from bastion.relay.wire_client import ClientOwner, ClientSide
+from bastion.relay.wire_hotpath import Workbench
 from bastion.relay.wire_options import VERSION, HostKey, PodLogin, offered_kex, server_options
 from bastion.relay.wire_pod import PodSide
 from bastion.relay.wire_pod import connect_pod as _connect_pod
@@ -44,6 +50,7 @@ class Entrance:
         self._front = front
         self._limits = limits
         self._algorithms = algorithms
+        self._bench = Workbench()
         self._options = self._made(host_keys)
 
     def present(self, host_keys: Sequence[HostKey]) -> None:
@@ -57,7 +64,7 @@ class Entrance:
 
         `peer` is the client's address where the socket's is that of a proxy.
         """
-        return ClientSide(front or self._front, self._options, self._limits, peer)
+        return ClientSide(front or self._front, self._options, self._limits, self._bench, peer)
 
     def _made(self, host_keys: Sequence[HostKey]) -> asyncssh.SSHServerConnectionOptions:
         return server_options(ClientOwner, host_keys, self._limits, self._algorithms)

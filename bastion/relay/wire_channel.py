@@ -99,6 +99,30 @@ class Owner(Protocol):
 class Leg(SSHPacketHandler):
     """A channel of `connection`; `owner` is the same object, in our own words."""
 
+    __slots__ = (
+        "_asked",
+        "_cap",
+        "_got_close",
+        "_got_eof",
+        "_inbound",
+        "_owner",
+        "_packet",
+        "_replies",
+        "_sent_close",
+        "_sent_eof",
+        "_unanswered",
+        "connection",
+        "ended",
+        "far",
+        "gone",
+        "number",
+        "open",
+        "opening",
+        "received",
+        "remote",
+        "sent",
+    )
+
     def __init__(
         self,
         connection: SSHConnection,
@@ -109,7 +133,7 @@ class Leg(SSHPacketHandler):
         packet: int,
         unanswered: int,
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self._owner = owner
         self._cap = cap
         self._packet = packet
@@ -132,7 +156,7 @@ class Leg(SSHPacketHandler):
     @property
     def logger(self) -> SSHLogger:
         """Where asyncssh's packet code would log; nothing is logged here, contents least of all."""
-        return self._connection.logger
+        return self.connection.logger
 
     def log_sent_packet(self, pkttype: int, pktid: int | None, packet: bytes | SSHPacket, note: str = "") -> None:
         """Nothing: contents are not logged, and formatting each packet costs."""
@@ -199,6 +223,31 @@ class Leg(SSHPacketHandler):
 
     # what arrived from the peer
 
+    @property
+    def listens(self) -> bool:
+        """Whether the peer may say anything on this channel."""
+        return self.open and not self._got_close
+
+    def may_send(self, size: int) -> bool:
+        """Whether the peer may send `size` bytes of data."""
+        return not self._got_eof and size <= self._inbound.granted
+
+    @property
+    def writable(self) -> bool:
+        """Whether data for the peer would be sent."""
+        return self.remote is not None and not self.gone and not self._sent_close
+
+    def count_received(self, size: int) -> None:
+        """Data that may be sent has come, and is passed on by the caller."""
+        self._inbound.spend(size)
+        self.received += size
+
+    def grant_due(self) -> None:
+        """Let the peer send more, when it has used much of what it may."""
+        more = self._inbound.due(at_once=False)
+        if more:
+            self.grant(more)
+
     def got_data(self, kind: int, body: bytes, head: int) -> None:
         """Data of `kind`; its length is the last number of the `head` bytes before it."""
         size = len(body) - head
@@ -210,9 +259,7 @@ class Leg(SSHPacketHandler):
             raise ProtocolError("Window exceeded")
         self.received += size
         self.far.data(kind, size, body)
-        more = self._inbound.due(at_once=False)
-        if more:
-            self.grant(more)
+        self.grant_due()
 
     def _got_request(self, packet: SSHPacket) -> None:
         name = packet.get_string()
@@ -233,7 +280,7 @@ class Leg(SSHPacketHandler):
         """Open this channel at the peer, on behalf of the far end, which takes `window` bytes."""
         self._inbound = Credit(window, self._cap)
         head = UInt32(self.number) + UInt32(self._inbound.granted) + UInt32(min(packet, self._packet))
-        self._connection.send_packet(MSG_CHANNEL_OPEN, String(kind), head, payload, handler=self)
+        self.connection.send_packet(MSG_CHANNEL_OPEN, String(kind), head, payload, handler=self)
 
     def opened(self, window: int, packet: int, extra: bytes) -> None:
         """The far end takes `window` bytes: confirm the channel to the peer that asked for it."""
@@ -242,7 +289,7 @@ class Leg(SSHPacketHandler):
         self._inbound = Credit(window, self._cap)
         self.open = True
         size = min(packet, self._packet)
-        self._connection.send_channel_open_confirmation(self.remote, self.number, self._inbound.granted, size, extra)
+        self.connection.send_channel_open_confirmation(self.remote, self.number, self._inbound.granted, size, extra)
 
     def refused(self, code: int, text: str, language: str) -> None:
         """Tell the peer that asked for the channel that it cannot have it.
@@ -254,7 +301,7 @@ class Leg(SSHPacketHandler):
             self.far = NOWHERE
             return
         if not self.gone:
-            self._connection.send_channel_open_failure(self.remote, code, text, language)
+            self.connection.send_channel_open_failure(self.remote, code, text, language)
         self._end()
 
     def data(self, kind: int, size: int, body: bytes) -> None:
@@ -316,7 +363,7 @@ class Leg(SSHPacketHandler):
 
     def _tell(self, pkttype: int, *args: bytes) -> None:
         if self.remote is not None and not self.gone:
-            self._connection.send_packet(pkttype, UInt32(self.remote), *args, handler=self)
+            self.connection.send_packet(pkttype, UInt32(self.remote), *args, handler=self)
 
     def _end_if_closed(self) -> None:
         if self._got_close and self._sent_close:
@@ -325,7 +372,7 @@ class Leg(SSHPacketHandler):
     def _end(self) -> None:
         if not self.gone:
             self.gone = True
-            self._connection.remove_channel(self.number)
+            self.connection.remove_channel(self.number)
             self._owner.forget(self)
             ended, self.ended = self.ended, None
             if ended is not None:

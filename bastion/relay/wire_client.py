@@ -51,6 +51,7 @@ from bastion.relay.requests import FROM_CLIENTS, needed_capability, requested, s
 from bastion.relay.requests import asked as parse_global
 from bastion.relay.tunnel import TunnelEnd
 from bastion.relay.wire_channel import NOWHERE, Leg
+from bastion.relay.wire_hotpath import Workbench
 from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
 from bastion.relay.wire_pod import Client, PodSide
 from ca.errors import Refusal
@@ -132,9 +133,10 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         front: Callable[[ClientLink], Front],
         options: asyncssh.SSHServerConnectionOptions,
         limits: RelayLimits,
+        bench: Workbench,
         peer: tuple[str, int] | None = None,
     ) -> None:
-        self.set_up(limits)
+        self.set_up(limits, bench)
         self._told_peer = peer
         self.invited = set()
         self.tunnels: set[TunnelEnd] = set()

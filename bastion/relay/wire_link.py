@@ -31,6 +31,7 @@ from bastion.relay.front import ChannelOpen, RelayRefused
 from bastion.relay.limits import RelayLimits
 from bastion.relay.requests import opened, shown
 from bastion.relay.wire_channel import Leg
+from bastion.relay.wire_hotpath import HotPath, Workbench
 
 DISCONNECT_BY_APPLICATION = 11
 
@@ -68,15 +69,16 @@ GlobalReply = bytes | None
 """The payload of a success, or None for a failure."""
 
 
-class Link(SSHConnection):
+class Link(HotPath):
     """One of the two connections. Subclasses decide; this moves."""
 
     limits: RelayLimits
     _tcp: asyncio.Transport | None = None
 
-    def set_up(self, limits: RelayLimits) -> None:
+    def set_up(self, limits: RelayLimits, bench: Workbench) -> None:
         """Own state; before asyncssh's constructor, which may call back."""
         self.limits = limits
+        self.bench = bench
         self.legs: dict[int, Leg] = {}
         self._received = self._sent = 0
         self.ending = False
@@ -194,11 +196,6 @@ class Link(SSHConnection):
 
     # backpressure
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the TCP connection is over or about to be."""
-        return self._transport is None
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport: asyncssh forgets it before it has closed it."""
         if not isinstance(transport, asyncio.Transport):
@@ -206,11 +203,6 @@ class Link(SSHConnection):
         self._tcp = transport
         transport.set_write_buffer_limits(high=self.limits.buffered)
         super().connection_made(transport)
-
-    def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        """Bytes from the peer; after the farewell they mean nothing any more."""
-        if not self._muted:
-            super().data_received(data, datatype)
 
     def pause_writing(self) -> None:
         """The transport holds as much as it may: whatever feeds this connection waits."""
@@ -305,6 +297,7 @@ class Link(SSHConnection):
         self.ending = True
         self._send_disconnect(DISCONNECT_BY_APPLICATION, sentence, "en")
         self._muted = True
+        self.flush()
         if self._tcp.can_write_eof() and not self._tcp.is_closing():
             self._tcp.write_eof()
         self._tcp.resume_reading()

@@ -76,7 +76,7 @@ class PodSide(Link, asyncssh.SSHClientConnection):
     """The pod's connection."""
 
     def __init__(self, client: Client, options: asyncssh.SSHClientConnectionOptions, trust: HostTrust) -> None:
-        self.set_up(client.limits)
+        self.set_up(client.limits, client.bench)
         self._client = client
         self._trust = trust
         self.connected = False

@@ -14,7 +14,15 @@ import pytest
 from asyncssh.connection import SSHClientConnection, SSHConnection, SSHServerConnection
 from asyncssh.packet import SSHPacketHandler
 
-ROOM = ("wire.py", "wire_channel.py", "wire_client.py", "wire_link.py", "wire_pod.py", "wire_options.py")
+ROOM = (
+    "wire.py",
+    "wire_channel.py",
+    "wire_client.py",
+    "wire_hotpath.py",
+    "wire_link.py",
+    "wire_options.py",
+    "wire_pod.py",
+)
 
 CALLED_OR_REPLACED = [
     (SSHConnection, "_process_channel_open", ["self", "_pkttype", "_pktid", "packet"]),
@@ -24,6 +32,9 @@ CALLED_OR_REPLACED = [
     (SSHConnection, "_send_disconnect", ["self", "code", "reason", "lang"]),
     (SSHConnection, "_force_close", ["self", "exc"]),
     (SSHConnection, "_cleanup", ["self", "exc"]),
+    (SSHConnection, "_send", ["self", "data"]),
+    (SSHConnection, "_recv_data", ["self"]),
+    (SSHConnection, "_recv_pkthdr", ["self"]),
     (SSHConnection, "send_packet", ["self", "pkttype", "args", "handler"]),
     (SSHConnection, "send_newkeys", ["self", "k", "h"]),
     (SSHConnection, "add_channel", ["self", "chan"]),
@@ -58,6 +69,21 @@ ATTRIBUTES = [
     "_session_id",
     "_username",
     "_auth_complete",
+    "_auth_final",
+    "_inpbuf",
+    "_kex",
+    "_recv_handler",
+    "_recv_seq",
+    "_recv_encryption",
+    "_next_recv_encryption",
+    "_decompressor",
+    "_send_seq",
+    "_send_encryption",
+    "_compressor",
+    "_rekey_bytes",
+    "_rekey_bytes_sent",
+    "_rekey_seconds",
+    "_rekey_time",
     "_peer_addr",
     "_peer_port",
 ]

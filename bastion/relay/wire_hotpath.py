@@ -1,0 +1,363 @@
+"""The few steps that each packet of a bulk copy goes through, without asyncssh's copies.
+
+asyncssh's own steps cost about three times what the encryption and the system calls cost: it copies the whole receive
+buffer for each packet, makes a cipher object for each, asks the kernel for padding, and writes each packet with a
+system call of its own. Here a data packet is decrypted from the receive buffer into a scratch, its channel number and
+padding are replaced there, and it is encrypted into the buffer that goes to the socket: no copy besides these.
+
+Replaced is only what is safe: AES-GCM, after authentication, outside of key exchanges, without compression; of what is
+received, only well-formed data and window adjustments of open channels. Everything else, and whatever is wrong in any
+way, is given to asyncssh as it came from the socket, one packet at a time, so that one implementation judges it.
+
+This is part of the room that touches asyncssh's internals (see `wire`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import time
+from typing import Final, cast
+
+from asyncssh.connection import SSHConnection
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST, MSG_USERAUTH_LAST
+from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.packet import SSHPacketLogger
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from bastion.relay.wire_channel import Leg
+
+READ: Final = 256 << 10
+"""Bytes read from a socket at once."""
+PACKET: Final = 128 << 10
+"""Largest packet that is treated here; asyncssh takes up to 256 KB."""
+_BLOCK: Final = 16
+_TAG: Final = 16
+_LENGTH: Final = 4
+_LEAST_PADDING: Final = 4
+_HEAD: Final = struct.Struct(">BBII")
+"""Padding length, message, channel, and the length of data or the number of bytes granted."""
+_POOL: Final = 4096
+
+
+class GcmCipher(Encryption):
+    """AES-GCM (RFC 5647) in one direction: asyncssh's interface, and the same without copies.
+
+    It takes the place of asyncssh's object, so that both kinds of steps count with one counter.
+    """
+
+    __slots__ = ("_aead", "_count", "_fixed")
+
+    def __init__(self, key: bytes, iv: bytes) -> None:
+        self._aead = AESGCM(key)
+        self._fixed = iv[:4]
+        self._count = int.from_bytes(iv[4:], "big")
+
+    @classmethod
+    def instead_of(cls, theirs: GCMEncryption) -> GcmCipher:
+        """Go on where asyncssh's object is."""
+        return cls(theirs._cipher._key, theirs._cipher._iv)
+
+    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:  # noqa: ARG002
+        """For asyncssh: the packet with its length before it and its tag behind it."""
+        sealed = self._aead.encrypt(self._nonce(), packet, header)
+        self._advance()
+        return header + sealed, b""
+
+    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:  # noqa: ARG002
+        """For asyncssh: the length is not encrypted."""
+        return first_block, first_block[:header_len]
+
+    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:  # noqa: ARG002
+        """For asyncssh: the packet, None if it is not genuine."""
+        try:
+            packet = self._aead.decrypt(self._nonce(), first[header_len:] + rest + mac, first[:header_len])
+        except InvalidTag:
+            return None
+        self._advance()
+        return packet
+
+    def seal(self, packet: memoryview, header: bytes, into: memoryview) -> None:
+        """Encrypt `packet` into a buffer that is 16 bytes larger."""
+        self._aead.encrypt_into(self._fixed + self._count.to_bytes(8, "big"), packet, header, into)
+        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
+
+    def peek(self, sealed: memoryview, header: memoryview, into: memoryview) -> bool:
+        """Decrypt into a buffer that is 16 bytes smaller; False: not genuine. The packet counts only with `took`."""
+        try:
+            self._aead.decrypt_into(self._fixed + self._count.to_bytes(8, "big"), sealed, header, into)
+        except InvalidTag:
+            return False
+        return True
+
+    def took(self) -> None:
+        """The packet that was peeked at is done with."""
+        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
+
+    def _nonce(self) -> bytes:
+        return self._fixed + self._count.to_bytes(8, "big")
+
+    _advance = took
+
+
+class Workbench:
+    """The buffers that all connections of one event loop share, since only one of them is at work at any moment.
+
+    A buffer of its own for each would be most of what an idle connection costs.
+    """
+
+    __slots__ = ("_outbox", "_padding", "_used", "filled", "inbox", "outbox", "owner", "packet", "reading")
+
+    def __init__(self) -> None:
+        self.inbox = memoryview(bytearray(READ + PACKET))
+        self.packet = memoryview(bytearray(PACKET + 2 * _BLOCK))
+        self.outbox = memoryview(bytearray(READ + PACKET))
+        self.filled = 0
+        self.owner: HotPath | None = None
+        self.reading = 0
+        self._padding = b""
+        self._used = 0
+
+    def padding(self, size: int) -> bytes:
+        """Random bytes, each given once."""
+        start = self._used
+        if start + size > len(self._padding):
+            self._padding = os.urandom(_POOL)
+            start = 0
+        self._used = start + size
+        return self._padding[start : start + size]
+
+    def room(self, owner: HotPath, size: int) -> int:
+        """Where in the outbox `size` bytes of this connection go. Whoever had it, or has filled it, is flushed."""
+        if self.owner is not owner or self.filled + size > len(self.outbox):
+            self.flush()
+            self.owner = owner
+        start = self.filled
+        self.filled = start + size
+        return start
+
+    def flush(self) -> None:
+        """Write what is in the outbox."""
+        owner, size = self.owner, self.filled
+        self.owner, self.filled = None, 0
+        if owner is not None and size and owner.write_out(self.outbox[:size]):
+            self.outbox = memoryview(bytearray(READ + PACKET))
+
+
+class HotPath(SSHConnection, asyncio.BufferedProtocol):
+    """An SSH connection that relays bulk data. `legs` are its channels."""
+
+    bench: Workbench
+    legs: dict[int, Leg]
+    _muted: bool
+
+    # what arrives
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's interface
+        """Where the socket's next bytes go: behind those of a packet that has begun."""
+        begun = len(self._inpbuf)
+        if begun > PACKET:  # asyncssh collects a longer packet, or waits for something
+            return self.bench.inbox
+        self.bench.inbox[:begun] = self._inpbuf
+        return self.bench.inbox[begun:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """They have arrived."""
+        begun = len(self._inpbuf)
+        if self._muted:
+            return
+        inbox = self.bench.inbox
+        if begun > PACKET:
+            self._inpbuf += bytes(inbox[:nbytes])
+        elif self._takes_over():
+            self._inpbuf = inbox[: begun + nbytes]  # type: ignore[assignment]  # nobody but `_recv_pkthdr` sees it
+        else:
+            self._inpbuf = bytes(inbox[: begun + nbytes])
+        self._work()
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:  # noqa: ARG002 - asyncssh's interface
+        """Bytes from whoever read them before this connection had the socket. After the farewell they mean nothing."""
+        if not self._muted:
+            self._inpbuf += data
+            self._work()
+
+    def _work(self) -> None:
+        bench = self.bench
+        bench.reading += 1
+        try:
+            self._recv_data()
+        finally:
+            bench.reading -= 1
+            if isinstance(cast("object", self._inpbuf), memoryview):  # an error ended the work; the inbox is not ours to keep
+                self._inpbuf = b""
+            bench.flush()
+
+    def _takes_over(self) -> bool:
+        """Whether the next bytes begin a packet that may be treated here."""
+        if (
+            not self._auth_complete
+            or not self._kex_complete
+            or self._kex is not None
+            or self._next_recv_encryption is not None
+            or self._decompressor is not None
+            or self._recv_handler != self._recv_pkthdr
+        ):
+            return False
+        if type(self._recv_encryption) is GCMEncryption:
+            self._recv_encryption = GcmCipher.instead_of(self._recv_encryption)
+        return type(self._recv_encryption) is GcmCipher
+
+    def _recv_pkthdr(self) -> bool:
+        """asyncssh's step at the beginning of each packet: here all packets of a read, where that may be."""
+        if self._takes_over():
+            return self._walk(memoryview(self._inpbuf))
+        self._inpbuf = bytes(self._inpbuf)
+        return super()._recv_pkthdr()
+
+    def _walk(self, view: memoryview) -> bool:
+        """Take the packets one by one. True: asyncssh goes on with what is left in its buffer."""
+        start, end = 0, len(view)
+        while end - start >= _BLOCK:
+            size = int.from_bytes(view[start : start + _LENGTH], "big")
+            if size < _BLOCK or size > PACKET:
+                self._inpbuf = bytes(view[start:])
+                return super()._recv_pkthdr()
+            stop = start + _LENGTH + size + _TAG
+            if stop > end:
+                break
+            if not self._took(view[start : start + _LENGTH], view[start + _LENGTH : stop], size):
+                self._inpbuf = bytes(view[start:stop])
+                super()._recv_pkthdr()
+                self._recv_handler()
+                if self.is_gone or not self._takes_over():
+                    self._inpbuf = bytes(view[stop:])
+                    return not self.is_gone
+            start = stop
+        self._inpbuf = bytes(view[start:])
+        return False
+
+    def _took(self, header: memoryview, sealed: memoryview, size: int) -> bool:
+        """Whether this was well-formed data or a window adjustment, and has been dealt with."""
+        cipher = self._recv_encryption
+        packet = self.bench.packet
+        if not isinstance(cipher, GcmCipher) or not cipher.peek(sealed, header, packet[:size]):
+            return False
+        padding, kind, channel, number = _HEAD.unpack_from(packet)
+        leg = self.legs.get(channel)
+        if leg is None or padding < _LEAST_PADDING or not leg.listens:
+            return False
+        if kind == MSG_CHANNEL_DATA:
+            if size != _HEAD.size + number + padding or not leg.may_send(number):
+                return False
+            self._count_packet(cipher)
+            self._relay(leg, number)
+            return True
+        if kind == MSG_CHANNEL_WINDOW_ADJUST and size == _HEAD.size + padding:
+            self._count_packet(cipher)
+            leg.far.widen(number)
+            return True
+        return False
+
+    def _count_packet(self, cipher: GcmCipher) -> None:
+        cipher.took()
+        self._auth_final = True
+        self._recv_seq = (self._recv_seq + 1) & 0xFFFFFFFF
+
+    def _relay(self, leg: Leg, size: int) -> None:
+        """Pass on the data in the scratch."""
+        far = leg.far
+        if type(far) is Leg and far.writable:
+            other = far.connection
+            if isinstance(other, HotPath) and other.sends_fast():
+                leg.count_received(size)
+                far.sent += size
+                other.send_scratch(MSG_CHANNEL_DATA, far.remote, size)
+                leg.grant_due()
+                return
+        leg.got_data(MSG_CHANNEL_DATA, bytes(self.bench.packet[6 : _HEAD.size + size]), _LENGTH)
+
+    # what is sent
+
+    def sends_fast(self) -> bool:
+        """Whether a packet may be sent by the steps here: otherwise asyncssh keeps it, or exchanges keys first."""
+        if (
+            self._muted
+            or not self._auth_complete
+            or not self._kex_complete
+            or self._compressor is not None
+            or self._rekey_bytes_sent >= self._rekey_bytes
+            or (self._rekey_seconds and time.monotonic() >= self._rekey_time)
+        ):
+            return False
+        if type(self._send_encryption) is GCMEncryption:
+            self._send_encryption = GcmCipher.instead_of(self._send_encryption)
+        return type(self._send_encryption) is GcmCipher
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
+        """Send, or keep until a key exchange is over."""
+        if pkttype <= MSG_USERAUTH_LAST or not self.sends_fast():
+            super().send_packet(pkttype, *args, handler=handler)
+            return
+        payload = b"".join(args)
+        size = len(payload)
+        if size > PACKET - _BLOCK:
+            super().send_packet(pkttype, payload, handler=handler)
+            return
+        packet = self.bench.packet
+        packet[1] = pkttype
+        packet[2 : 2 + size] = payload
+        self._seal(2 + size)
+
+    def send_scratch(self, kind: int, channel: int | None, size: int) -> None:
+        """Send the `size` bytes of data that are in the scratch, to this channel. Only after `sends_fast`."""
+        _HEAD.pack_into(self.bench.packet, 0, 0, kind, channel, size)
+        self._seal(_HEAD.size + size)
+
+    def _seal(self, used: int) -> None:
+        """Encrypt what the first `used` bytes of the scratch hold, but for the padding and its length."""
+        bench, cipher = self.bench, self._send_encryption
+        if not isinstance(cipher, GcmCipher):
+            raise TypeError("this connection does not send AES-GCM")
+        padding = -used % _BLOCK
+        if padding < _LEAST_PADDING:
+            padding += _BLOCK
+        size = used + padding
+        packet = bench.packet
+        packet[0] = padding
+        packet[used:size] = bench.padding(padding)
+        header = size.to_bytes(_LENGTH, "big")
+        start = bench.room(self, _LENGTH + size + _TAG)
+        body = start + _LENGTH
+        bench.outbox[start:body] = header
+        cipher.seal(packet[:size], header, bench.outbox[body : body + size + _TAG])
+        self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
+        self._rekey_bytes_sent += size
+        if not bench.reading:
+            bench.flush()
+
+    def _send(self, data: bytes) -> None:
+        """asyncssh's way to the socket: behind what is in the outbox."""
+        self.flush()
+        super()._send(data)
+
+    def flush(self) -> None:
+        """Write what of this connection is in the outbox: before anything else is done to its transport."""
+        if self.bench.owner is self:
+            self.bench.flush()
+
+    def write_out(self, data: memoryview) -> bool:
+        """Write the outbox. True: the transport keeps some of it, so that it must not be used again."""
+        super()._send(data)  # type: ignore[arg-type]  # what asyncio takes
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
+    def _force_close(self, exc: Exception | None) -> None:
+        """asyncssh forgets the transport here."""
+        self.flush()
+        super()._force_close(exc)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the TCP connection is over or about to be."""
+        return self._transport is None
