@@ -143,15 +143,18 @@ class Door:
         return self._noted(asked.name, self._permitted(asked.meaning, unknown=None))
 
     def decide_global(self, asked: GlobalRequest) -> Refusal | None:
-        """A remote forward."""
-        if self._admission().target is None:
+        """A remote forward, or its end. After the credential's expiry only the end."""
+        admission = self._admission()
+        if admission.target is None:
             return self._noted(asked.name, _jump_only_carries())
-        return self._noted(asked.name, self._permitted(asked.meaning, unknown=_unknown(asked.name)))
+        refusal = self._permitted(asked.meaning, unknown=_unknown(asked.name))
+        if refusal is None and needed_capability(asked.meaning) is not None:
+            refusal = self._house.authenticator.expired(admission)
+        return self._noted(asked.name, refusal)
 
     def decide_pod_open(self, asked: ChannelOpen) -> Refusal | None:
-        """What the client asked for before, now coming back from the pod."""
-        del asked
-        return None
+        """What the client asked for before, now coming back from the pod: a new channel, so not after the expiry."""
+        return self._noted(asked.name, self._house.authenticator.expired(self._admission()))
 
     async def upstream(self) -> PodLink:
         """Log in to the pod."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -191,6 +192,49 @@ async def test_each_certificate_that_is_not_right_is_refused_with_one_audit_line
     system.wait("an audit line", lambda: len(system.audit("bastion", "connection_refused")) > before)
     lines = system.audit("bastion", "connection_refused")[before:]
     assert [line["reason"] for line in lines] == [reason]
+
+
+async def test_after_a_certificate_has_ended_nothing_new_is_opened_and_what_runs_goes_on(
+    system: System, alice: Person, forge: Forge
+) -> None:
+    """Neither by the client, nor by listening for more, nor by the pod for a forward that was asked for in time."""
+    end = int(time.time()) + 15
+    forge(valid_before=end)
+    pair = asyncssh.load_keypairs([(str(alice.folder / "id"), str(alice.certificate_file))])
+    forwarded = asyncio.Event()
+
+    def arrived(_host: str, _port: int) -> Callable[..., None]:
+        def serve(_reader: object, writer: asyncssh.SSHWriter) -> None:  # type: ignore[type-arg]
+            forwarded.set()
+            writer.close()
+
+        return serve
+
+    connecting = asyncssh.connect(
+        "127.0.0.1", system.port, username="alice", client_keys=pair, known_hosts=None, config=None, agent_path=None
+    )
+    async with connecting as ssh, ssh.create_process("cat") as running:
+        listening = await ssh.start_server(arrived, "127.0.0.1", 0)
+        await ended_by_pod(listening.get_port())
+        assert forwarded.is_set()
+        forwarded.clear()
+        system.wait("the certificate to end", lambda: time.time() > end)
+        with pytest.raises(asyncssh.ChannelOpenError, match="expired"):
+            await ssh.run("true")
+        with pytest.raises(asyncssh.ChannelListenError):
+            await ssh.start_server(arrived, "127.0.0.1", 0)
+        await ended_by_pod(listening.get_port())
+        assert not forwarded.is_set()
+        running.stdin.write("still here\n")
+        assert await running.stdout.readline() == "still here\n"
+
+
+async def ended_by_pod(port: int) -> None:
+    """Connect to what a pod's sshd forwards, and wait until that connection has ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_jump_login_is_no_shell(bob: Person) -> None:
