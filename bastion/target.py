@@ -62,7 +62,10 @@ class Reach:
             raise RelayRefused("This server takes connections in jump mode only.")
         try:
             hop = await self.hops.hop(
-                admission.identity, pod.instance, admission.capabilities, _proof(admission, link.peer[0])
+                f"{admission.how}:{admission.identity}",  # no user is named so that she meets somebody's raw key
+                pod.instance,
+                admission.capabilities,
+                _proof(admission, link.peer[0]),
             )
         except AuthorityError as error:
             raise RelayRefused(error.sentence) from None

@@ -100,13 +100,16 @@ def read_private(path: Path, group: int | None) -> asyncssh.SSHKey:
 
 
 def check_private(path: Path, group: int | None) -> None:
-    """Refuse a secret file that others, or a group that is not `group`, can read or write."""
+    """Refuse a secret file that another user owns (root may: mounted Secrets are root's), or that others, or a group that
+    is not `group`, can read or write."""
     try:
         status = path.stat()
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}.") from None
     if not stat.S_ISREG(status.st_mode):
         raise KeyFileError(f"{path} is not a regular file.")
+    if status.st_uid not in {0, os.geteuid()}:
+        raise KeyFileError(f"{path} belongs to another user, who could replace it. Run: chown $(id -u) {path}")
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o007:
         raise KeyFileError(f"{path} can be read or written by others (mode {mode:04o}). Run: chmod 600 {path}")

@@ -63,6 +63,14 @@ def test_a_key_file_that_others_can_read_or_write_is_refused(tmp_path: Path, mod
         open_authority(tmp_path, "user", None)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_key_file_that_another_user_owns_is_refused(tmp_path: Path) -> None:
+    open_authority(tmp_path, "user", None)
+    os.chown(tmp_path / "user" / "current", 12345, -1)
+    with pytest.raises(KeyFileError, match="belongs to another user"):
+        open_authority(tmp_path, "user", None)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
 def test_a_key_file_of_ones_own_is_read(tmp_path: Path, mode: int) -> None:
     open_authority(tmp_path, "user", None)
