@@ -100,8 +100,8 @@ def read_private(path: Path, group: int | None) -> asyncssh.SSHKey:
 
 
 def check_private(path: Path, group: int | None) -> None:
-    """Refuse a secret file that another user owns (root may: mounted Secrets are root's), or that others, or a group that
-    is not `group`, can read or write."""
+    """Refuse a secret file that another user owns (root may: mounted Secrets are root's), or that others, or a group
+    that is not `group`, can read or write."""
     try:
         status = path.stat()
     except OSError as error:
