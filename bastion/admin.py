@@ -78,13 +78,17 @@ class AdminServer:
             request = json.loads(line)
         except ValueError:
             return {"error": "The request is not JSON."}
-        command = self._commands.get(str(request.get("command"))) if isinstance(request, dict) else None
-        if command is None:
-            return {"error": f"Commands are: {', '.join(sorted(self._commands))}."}
-        try:
-            return await command(request)
-        except BastionError as error:
-            return {"error": str(error)}
+        return await carry_out(self._commands, request)
+
+
+async def carry_out(commands: Mapping[str, Command], request: object) -> Mapping[str, object]:
+    """The answer to a request; `error` holds a sentence where it is refused. Raises nothing of the kind."""
+    if not isinstance(request, dict) or (command := commands.get(str(request.get("command")))) is None:
+        return {"error": f"Commands are: {', '.join(sorted(commands))}."}
+    try:
+        return await command(request)
+    except BastionError as error:
+        return {"error": str(error)}
 
 
 async def ask(path: Path, request: Mapping[str, object]) -> Mapping[str, object]:

@@ -30,7 +30,12 @@ class Commands:
 
     def table(self) -> Mapping[str, Command]:
         """The commands by name."""
-        return {"sessions": self.sessions, "refresh-keys": self.refresh_keys, "cut": self.cut}
+        return {
+            "sessions": self.sessions,
+            "refresh-keys": self.refresh_keys,
+            "cut": self.cut,
+            "workers": self.workers,
+        }
 
     async def sessions(self, request: Mapping[str, object]) -> Mapping[str, object]:
         """Who is here, oldest first."""
@@ -52,6 +57,11 @@ class Commands:
         """End sessions: `which` says whose, `why` is what they read."""
         told = self._cut(str(request.get("which", "")), str(request.get("why", ""))[:MAX_SENTENCE])
         return {"said": told_to_end(told), "cut": told}
+
+    async def workers(self, request: Mapping[str, object]) -> Mapping[str, object]:
+        """There are none."""
+        del request
+        raise AdminError("This bastion is one process. Start it with `serve --workers N` for several.")
 
     def _cut(self, which: str, why: str) -> int:
         kind, separator, named = which.partition(":")

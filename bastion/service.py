@@ -14,6 +14,7 @@ from bastion.admin import AdminServer
 from bastion.admission import DoorRules
 from bastion.auth import Authenticator
 from bastion.authority import Authority, AuthorityStore, HopCertificates, read_secret
+from bastion.bounds import lobby_limits, relay_limits, session_limits
 from bastion.commands import Commands
 from bastion.directory.enrolled import EnrolledDirectory
 from bastion.directory.table import Moved, Stopped
@@ -21,17 +22,17 @@ from bastion.hostkey import HostKey
 from bastion.inside import Inside
 from bastion.knowledge import Known
 from bastion.listener import Hall, Proxies
-from bastion.lobby import Lobby, LobbyLimits
+from bastion.lobby import Lobby
 from bastion.metrics import Metrics, Sources, Tally
 from bastion.metricsport import MetricsPort
 from bastion.pubkeys import Ages, KeyCache, PodKeys, PodLimits
-from bastion.registry import Limits, Registry
-from bastion.relay.limits import RelayLimits, default_algorithms, has_fast_aes
+from bastion.registry import Registry
+from bastion.relay.limits import default_algorithms, has_fast_aes
 from bastion.relay.wire import Entrance
 from bastion.relay.wire import HostKey as ShownKey
 from bastion.server import Door, House
 from bastion.settings import Settings
-from bastion.surroundings import audit_stream, cpuinfo, make_room_for, private_directory
+from bastion.surroundings import audit_stream, cpuinfo, private_directory
 from bastion.target import Reach
 from ca.audit import AuditLog, Event
 from ca.errors import BastionError
@@ -287,46 +288,6 @@ class Bastion:
         key = self.host_key
         plain = ShownKey(key.private)
         return [ShownKey(key.private, key.certificate)] if key.certificate is not None else [plain]
-
-
-def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
-    """What one connection may take. `hit` counts."""
-    limits, login = settings.limits, settings.login
-    return RelayLimits(
-        signed_attempts=login.attempts,
-        probes=login.probes,
-        login_seconds=login.grace,
-        channels=limits.channels,
-        sessions=limits.sessions,
-        window=limits.window,
-        buffered=limits.buffered,
-        deferred=limits.deferred,
-        unanswered=limits.unanswered,
-        keepalive_seconds=limits.keepalive,
-        keepalive_count=limits.keepalive_count,
-        hit=hit,
-    )
-
-
-def lobby_limits(settings: Settings) -> LobbyLimits:
-    """What one process lets in: its share of the bounds on the whole, and no more than it has descriptors for."""
-    limits, workers = settings.limits, settings.workers
-    start = max(limits.unauthenticated_start // workers, 1)
-    return LobbyLimits(
-        start=start,
-        rate=limits.unauthenticated_rate,
-        full=max(limits.unauthenticated_full // workers, start + 1),
-        per_address=limits.unauthenticated_per_address,
-        connections=make_room_for(max(limits.connections // workers, 1)),
-        connections_per_address=limits.connections_per_address,
-    )
-
-
-def session_limits(settings: Settings) -> Limits:
-    """What one process keeps: a session for each connection, and one for each tunnel."""
-    limits = settings.limits
-    total = (limits.connections + limits.tunnels) // settings.workers
-    return Limits(total=max(total, 1), per_user=limits.connections_per_user)
 
 
 def cannot_listen(settings: Settings, error: OSError) -> str:

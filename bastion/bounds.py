@@ -1,0 +1,53 @@
+"""From the settings to the bounds that rooms keep: whose bounds are divided among workers, and whose are not.
+
+Every worker counts for itself. A bound on the whole is divided, so that the machine is not asked for more than was meant.
+A bound on one address, user or connection is not: the kernel may give all of a user's connections to one worker.
+"""
+
+from collections.abc import Callable
+
+from bastion.lobby import LobbyLimits
+from bastion.registry import Limits
+from bastion.relay.limits import RelayLimits
+from bastion.settings import Settings
+from bastion.surroundings import make_room_for
+
+
+def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
+    """What one connection may take. `hit` counts."""
+    limits, login = settings.limits, settings.login
+    return RelayLimits(
+        signed_attempts=login.attempts,
+        probes=login.probes,
+        login_seconds=login.grace,
+        channels=limits.channels,
+        sessions=limits.sessions,
+        window=limits.window,
+        buffered=limits.buffered,
+        deferred=limits.deferred,
+        unanswered=limits.unanswered,
+        keepalive_seconds=limits.keepalive,
+        keepalive_count=limits.keepalive_count,
+        hit=hit,
+    )
+
+
+def lobby_limits(settings: Settings) -> LobbyLimits:
+    """What one process lets in: its share of the bounds on the whole, and no more than it has descriptors for."""
+    limits, workers = settings.limits, settings.workers
+    start = max(limits.unauthenticated_start // workers, 1)
+    return LobbyLimits(
+        start=start,
+        rate=limits.unauthenticated_rate,
+        full=max(limits.unauthenticated_full // workers, start + 1),
+        per_address=limits.unauthenticated_per_address,
+        connections=make_room_for(max(limits.connections // workers, 1)),
+        connections_per_address=limits.connections_per_address,
+    )
+
+
+def session_limits(settings: Settings) -> Limits:
+    """What one process keeps: a session for each connection, and one for each tunnel."""
+    limits = settings.limits
+    total = (limits.connections + limits.tunnels) // settings.workers
+    return Limits(total=max(total, 1), per_user=limits.connections_per_user)
