@@ -64,17 +64,13 @@ class Algorithms:
     """Not by default: a packet of 256 KB can unpack to 256 MB. Clients that ask for compression go on without."""
 
 
+# curve25519 is for clients that know no ML-KEM. No client needs NIST curves or finite groups that has the rest below.
 _KEX = (
     "mlkem768x25519-sha256",
     "sntrup761x25519-sha512",
     "sntrup761x25519-sha512@openssh.com",
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
-    "ecdh-sha2-nistp256",
-    "ecdh-sha2-nistp384",
-    "ecdh-sha2-nistp521",
-    "diffie-hellman-group16-sha512",
-    "diffie-hellman-group18-sha512",
 )
 _GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _CTR = ("aes128-ctr", "aes192-ctr", "aes256-ctr")

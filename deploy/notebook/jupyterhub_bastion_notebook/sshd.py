@@ -17,19 +17,14 @@ from pathlib import Path
 _PRIVSEP = Path("/run/sshd")
 _PROBE = 'SetEnv PROBE="a\\\\b"'
 
-# Strongest first. What the installed sshd does not offer by itself is left out; SHA-1, short finite groups
-# and encrypt-and-MAC are in no list.
+# Strongest first. What the installed sshd does not offer by itself is left out; SHA-1, finite groups,
+# NIST curves for key exchange and encrypt-and-MAC are in no list.
 _KEX = (
     "mlkem768x25519-sha256",
     "sntrup761x25519-sha512",
     "sntrup761x25519-sha512@openssh.com",
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
-    "ecdh-sha2-nistp256",
-    "ecdh-sha2-nistp384",
-    "ecdh-sha2-nistp521",
-    "diffie-hellman-group16-sha512",
-    "diffie-hellman-group18-sha512",
 )
 _CIPHERS = (
     "chacha20-poly1305@openssh.com",
