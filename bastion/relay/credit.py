@@ -42,16 +42,14 @@ class Credit:
         """The receiver takes `more` bytes. Beyond the protocol's largest window it is capped, not refused."""
         self._room = min(self._room + more, _MAX_WINDOW)
 
-    def due(self, *, at_once: bool) -> int:
+    def due(self) -> int:
         """How many bytes to grant the sender now; they count as granted. 0: nothing to tell.
 
-        With `at_once` whatever there is; else (after `spend`) only when half of the cap has been used, so that a
-        receiver with an enormous window does not cause a message for each packet.
+        A sender that has half of the cap left waits for nothing, so it is told of an eighth of the cap at once and
+        not of each packet that the receiver took: each word of that costs about as much as a packet of data.
         """
-        if not at_once and self.granted > self._cap // 2:
-            return 0
         more = min(self._cap, self._room - self._reserve) - self.granted
-        if more <= 0:
+        if more <= 0 or (self.granted > self._cap // 2 and more < self._cap // 8):
             return 0
         self.granted += more
         return more

@@ -244,7 +244,7 @@ class Leg(SSHPacketHandler):
 
     def grant_due(self) -> None:
         """Let the peer send more, when it has used much of what it may."""
-        more = self._inbound.due(at_once=False)
+        more = self._inbound.due()
         if more:
             self.grant(more)
 
@@ -313,7 +313,7 @@ class Leg(SSHPacketHandler):
     def widen(self, more: int) -> None:
         """The far end's peer takes `more` bytes."""
         self._inbound.widen(more)
-        self.grant(self._inbound.due(at_once=True))
+        self.grant(self._inbound.due())
 
     def grant(self, more: int) -> None:
         """Let the peer send `more` bytes."""

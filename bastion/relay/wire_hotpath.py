@@ -152,6 +152,7 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
     bench: Workbench
     legs: dict[int, Leg]
     _muted: bool
+    _heard = 0.0
 
     # what arrives
 
@@ -190,7 +191,7 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
             self._recv_data()
         finally:
             bench.reading -= 1
-            if isinstance(cast("object", self._inpbuf), memoryview):  # an error ended the work; the inbox is not ours to keep
+            if isinstance(cast("object", self._inpbuf), memoryview):  # after an error: the inbox is not ours to keep
                 self._inpbuf = b""
             bench.flush()
 
@@ -277,6 +278,22 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
                 leg.grant_due()
                 return
         leg.got_data(MSG_CHANNEL_DATA, bytes(self.bench.packet[6 : _HEAD.size + size]), _LENGTH)
+
+    # keepalives
+
+    def _reset_keepalive_timer(self) -> None:
+        """Note that the peer was heard. asyncssh's own makes a new timer for each read, of which a heap fills."""
+        self._heard = self._loop.time()
+        if self._keepalive_timer is None or not self._keepalive_interval:
+            super()._reset_keepalive_timer()
+
+    def _keepalive_timer_callback(self) -> None:
+        """Ask whether the peer is there, unless it was heard since the timer was set."""
+        left = self._heard + self._keepalive_interval - self._loop.time()
+        if left > 0:
+            self._keepalive_timer = self._loop.call_later(left, self._keepalive_timer_callback)
+        else:
+            super()._keepalive_timer_callback()
 
     # what is sent
 

@@ -83,11 +83,11 @@ def test_the_sender_is_never_granted_more_than_the_receiver_takes(
             allowed = size <= credit.granted
             assert credit.spend(size) is allowed
             room -= size if allowed else 0
-            credit.due(at_once=False)
+            credit.due()
         elif step == "widen":
             credit.widen(size)
             room = min(room + size, 0xFFFFFFFF)
-            credit.due(at_once=True)
+            credit.due()
         else:
             room -= credit.speak(size)
         assert 0 <= credit.granted <= min(cap, room)
@@ -98,7 +98,7 @@ def test_a_sender_is_never_starved_by_what_is_held_back() -> None:
     assert credit.speak(10 * RESERVE) == RESERVE
     assert credit.spend(credit.granted)
     credit.widen(RESERVE + 5)
-    assert credit.due(at_once=True) == 5
+    assert credit.due() == 5
     tiny = Credit(10, 1 << 20)
     assert (tiny.granted, tiny.speak(5)) == (10, 0)
 
