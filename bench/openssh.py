@@ -20,7 +20,7 @@ from bench.processes import running
 from ca.keys import PublicKey, parse_key_blob
 
 BINARY = "/usr/sbin/sshd"
-START_SECONDS = 20.0
+START_SECONDS = 90.0
 
 
 @dataclass(frozen=True, slots=True)
