@@ -29,7 +29,7 @@ FULL = Scale(
     connects=100,
     crowds=(10, 100, 1000),
     memory_rounds=5,
-    typing=6.0,
+    typing=4.0,
     small_files=10_000,
     stops=60,
 )
