@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from api import issue
 from api.errors import HubUnavailable, TokenRefused
+from api.hub import Model
 from api.services import Services
 from api.session import Session
 from api.store import CertificateRecord
@@ -24,6 +25,7 @@ from ca.policy import CertificateRequest
 from ca.signer import Signed
 
 _SERIAL = re.compile(r"[1-9][0-9]{0,18}")
+_GONE = Refusal(Reason.NOT_A_USER, "JupyterHub does not know you any more. Log in there again.")
 _NOT_THERE = Refusal(
     Reason.NOT_YOURS, "You have no certificate with this serial number. The list of yours shows their numbers."
 )
@@ -55,7 +57,16 @@ async def token_owner(services: Services, token: str) -> TokenOwner | Refusal:
         raise HubUnavailable(str(error)) from None
 
 
-async def login_owner(services: Services, access_token: str) -> tuple[TokenOwner, bool] | Refusal:
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who came through our own OAuth login. `made` is when JupyterHub made that user, in its own words."""
+
+    user: str
+    admin: bool
+    made: str
+
+
+async def login_owner(services: Services, access_token: str) -> Visitor | Refusal:
     """Who came through our own OAuth login, and whether JupyterHub calls them an admin.
 
     Only the token of such a login may say "browser"; it is read here and dropped.
@@ -69,15 +80,19 @@ async def login_owner(services: Services, access_token: str) -> tuple[TokenOwner
         return owner
     if owner.kind is not TokenKind.ACCESS:
         return Refusal(Reason.WRONG_TOKEN, "JupyterHub let you in, but not to this service. Ask the administrator.")
-    return TokenOwner(owner.user, TokenKind.BROWSER), model.get("admin") is True
+    known = await services.hub.user(owner.user)  # the token of the login may not see when its user was made
+    return _GONE if known is None else Visitor(owner.user, model.get("admin") is True, _made(known))
 
 
 async def session_claims(services: Services, session: Session) -> Claims | Refusal:
     """What runs that somebody at a browser may ask for. Whether an admin still is one is asked again."""
+    model = await _same_user(services, session)
+    if model is None:
+        return _GONE
     return await issue.claims_for(
         services,
         TokenOwner(session.user, TokenKind.BROWSER),
-        admin=await still_admin(services, session),
+        admin=session.admin and model.get("admin") is True,
         until=session.ends_at,
     )
 
@@ -86,7 +101,7 @@ async def still_admin(services: Services, session: Session) -> bool:
     """Whether JupyterHub called this browser's user an admin at login, and does so now."""
     if not session.admin:
         return False
-    model = await services.hub.user(session.user)
+    model = await _same_user(services, session)
     return model is not None and model.get("admin") is True
 
 
@@ -157,6 +172,19 @@ def instances_of(record: CertificateRecord) -> tuple[Instance, ...]:
         except MalformedName:
             continue
     return tuple(found)
+
+
+async def _same_user(services: Services, session: Session) -> Model | None:
+    """JupyterHub's model of the user that logged in. None when that user is gone, and also when the name was given
+    to somebody else since, who must not inherit a browser."""
+    model = await services.hub.user(session.user)
+    return model if model is not None and _made(model) == session.made else None
+
+
+def _made(model: Model) -> str:
+    """When JupyterHub made this user, as it writes it; "" where this service may not read that (`read:users`)."""
+    made = model.get("created")
+    return made if isinstance(made, str) else ""
 
 
 async def _get(

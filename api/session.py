@@ -3,7 +3,8 @@
 A session is a signed cookie: user name, whether JupyterHub called that user an admin at login, a secret for
 forms, and when the login was. JupyterHub's access token is not in it and is kept nowhere: the cookie says
 only *who* logged in. What that person may do is asked from JupyterHub, with the service's own token, at every
-page view and for every certificate, so a user who was deleted or renamed gets nothing from an old cookie.
+page view and for every certificate, so a user who was deleted or renamed gets nothing from an old cookie. Nor does
+the old cookie count for somebody who was given the same name since: it says when JupyterHub made the user.
 
 What a cookie cannot know: logging out of JupyterHub ends JupyterHub's own tokens but not this session, which
 lives until its own log-out and at most `LIFETIME`. Signed-out sessions are remembered by this process until
@@ -53,13 +54,17 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A browser that completed our OAuth login. `form_token` goes into every form; `at` is the login time."""
+    """A browser that completed our OAuth login. `form_token` goes into every form; `at` is the login time.
+
+    `made` is JupyterHub's `created` of the user, as it stood at login; "" where JupyterHub does not tell us.
+    """
 
     id: str
     user: str
     admin: bool
     form_token: str
     at: int
+    made: str = ""
 
     @property
     def ends_at(self) -> int:
@@ -176,7 +181,9 @@ class Sessions:
         self.origin = cookies.origin
         self._ended: dict[str, int] = {}
 
-    def begin(self, response: Response, user: str, admin: bool, before: Session | None = None) -> Session:
+    def begin(
+        self, response: Response, user: str, admin: bool, before: Session | None = None, made: str = ""
+    ) -> Session:
         """A new session for `user`, set on `response`. Its id is always new, and the one `before` is over."""
         self._retire(before)
         session = Session(
@@ -185,6 +192,7 @@ class Sessions:
             admin=admin,
             form_token=secrets.token_urlsafe(24),
             at=int(self._clock()),
+            made=made,
         )
         self._cookies.write(response, "session", asdict(session), LIFETIME)
         return session
@@ -233,10 +241,10 @@ def judge_origin(headers: Mapping[str, str], origin: str) -> Refusal | None:
 
 def _session(value: Any) -> Session | None:
     """A session from what the cookie held. Only we sign cookies, but older versions of us did too."""
-    if not isinstance(value, dict) or set(value) != {"id", "user", "admin", "form_token", "at"}:
+    if not isinstance(value, dict) or set(value) != {"id", "user", "admin", "form_token", "at", "made"}:
         return None
     session = Session(**value)
     texts = (session.id, session.user, session.form_token)
     sound = all(isinstance(text, str) and text for text in texts)
-    sound = sound and isinstance(session.admin, bool) and type(session.at) is int
+    sound = sound and isinstance(session.admin, bool) and type(session.at) is int and isinstance(session.made, str)
     return session if sound else None

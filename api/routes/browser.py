@@ -91,14 +91,14 @@ async def oauth_callback(request: Request, services: Injected, front: FrontDoor)
     arrival = await front.login.finish(request.query_params, request.cookies)
     if isinstance(arrival, Refusal):
         return _not_logged_in(request, services, front, arrival)
-    owner = await desk.login_owner(services, arrival.access_token)
-    if isinstance(owner, Refusal):
-        return _not_logged_in(request, services, front, owner)
-    who, admin = owner
+    who = await desk.login_owner(services, arrival.access_token)
+    if isinstance(who, Refusal):
+        return _not_logged_in(request, services, front, who)
     response = RedirectResponse(f"{front.pages.site}{arrival.next}", 303, {"Cache-Control": "no-store"})
-    front.sessions.begin(response, who.user, admin, before=front.sessions.read(request.cookies))
+    before = front.sessions.read(request.cookies)
+    front.sessions.begin(response, who.user, who.admin, before=before, made=who.made)
     front.login.forget(response, request.cookies, request.query_params.get("state", ""))
-    services.audit(LoggedIn(user=who.user, admin=admin, peer=_peer(request, services)))
+    services.audit(LoggedIn(user=who.user, admin=who.admin, peer=_peer(request, services)))
     return response
 
 

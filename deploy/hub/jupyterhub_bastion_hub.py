@@ -42,8 +42,9 @@ TOKEN_VARIABLE = "SSH_BASTION_HUB_TOKEN"  # noqa: S105 - the name of a variable
 OPTION = "enable_ssh"
 """The key in `user_options`. Only the JSON value `true` means yes; the rest of `user_options` is not read."""
 
-SERVICE_SCOPES = ("list:users", "read:servers", "read:users:groups", "read:users:shares")
-"""What the api asks JupyterHub with its own token: who runs which server since when, groups, shares."""
+SERVICE_SCOPES = ("list:users", "read:servers", "read:users", "read:users:shares")
+"""What the api asks JupyterHub with its own token: who runs which server since when, groups, shares, and when a user
+was made, since a name may be given to somebody else."""
 
 CHECK_BOX = f"""
 <div class="form-check mb-3">

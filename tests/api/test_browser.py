@@ -295,6 +295,21 @@ async def test_a_user_whom_jupyterhub_no_longer_knows_gets_nothing(hub: Hub, ser
     assert (await person.client.get("/")).status_code == 403
 
 
+async def test_a_name_that_was_given_to_somebody_else_leaves_the_old_browser_with_nothing(
+    hub: Hub, service: Service, person: Person
+) -> None:
+    await hub.user("carol")
+    page = await person.log_in("carol")
+    await hub.request("DELETE", "/users/carol")
+    await hub.start_server("carol")
+    answer = await person.submit(page, "/certificates/form", public_key=public_line(), then="show")
+    assert answer.status_code == 403
+    assert (await person.client.get("/")).status_code == 403
+    assert service.events("certificate_issued") == []
+    page = await person.log_in("carol")
+    assert (await person.submit(page, "/certificates/form", public_key=public_line(), then="show")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("wanted", "place"),
     [

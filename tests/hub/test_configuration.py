@@ -71,7 +71,7 @@ def test_an_empty_configuration_gets_the_service_and_the_least_that_it_needs(con
     assert service["oauth_client_id"] == "service-ssh"
     assert service["oauth_redirect_uri"] == "https://ssh.example.org/oauth_callback"
     (role,) = [role for role in result["roles"] if role.get("services") == ["ssh"]]
-    assert role["scopes"] == ["list:users", "read:servers", "read:users:groups", "read:users:shares"]
+    assert role["scopes"] == ["list:users", "read:servers", "read:users", "read:users:shares"]
     assert granted(result) - {"self"} == USER_SCOPES
     assert result["custom_scopes"] == ["custom:ssh:connect"]
     assert result["spawner"][1] == "LocalProcessSpawner"
