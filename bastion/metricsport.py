@@ -1,4 +1,4 @@
-"""The port that Prometheus asks, on loopback: one page over HTTP, served by the event loop itself.
+"""The port that Prometheus asks, on loopback unless set otherwise: one page over HTTP, served by the event loop itself.
 
 A thread of its own (prometheus_client's server) would read rooms that the event loop is changing at that moment.
 """
@@ -11,7 +11,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from ca.errors import BastionError
 
-HOST = "127.0.0.1"
 _SECONDS = 10.0
 _MAX_HEAD = 16 << 10
 
@@ -21,8 +20,9 @@ _log = logging.getLogger(__name__)
 class MetricsPort:
     """Serves `text` as `GET /metrics`."""
 
-    def __init__(self, port: int, text: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, host: str, port: int, text: Callable[[], Awaitable[bytes]]) -> None:
         """`port` 0 takes a free one, which the log tells."""
+        self._host = host
         self._port = port
         self._text = text
         self._server: asyncio.Server | None = None
@@ -30,11 +30,12 @@ class MetricsPort:
     async def start(self) -> None:
         """Listen. Raises `BastionError` when the port is taken."""
         try:
-            self._server = await asyncio.start_server(self._serve, HOST, self._port, limit=_MAX_HEAD)
+            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=_MAX_HEAD)
         except OSError as error:
-            raise BastionError(f"Cannot listen on {HOST} port {self._port} for metrics: {error.strerror}.") from None
+            place = f"{self._host} port {self._port}"
+            raise BastionError(f"Cannot listen on {place} for metrics: {error.strerror}.") from None
         self._port = self._server.sockets[0].getsockname()[1]
-        _log.info("metrics on http://%s:%d/metrics", HOST, self._port)
+        _log.info("metrics on http://%s:%d/metrics", self._host, self._port)
 
     def stop(self) -> None:
         """Stop listening."""

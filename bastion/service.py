@@ -172,7 +172,7 @@ class Bastion:
         try:
             async with AsyncExitStack() as stack:
                 if self._settings.metrics_port is not None:
-                    port = MetricsPort(self._settings.metrics_port, self.metrics_text)
+                    port = MetricsPort(self._settings.metrics_host, self._settings.metrics_port, self.metrics_text)
                     await port.start()
                     stack.callback(port.stop)
                 await self.work(stop)

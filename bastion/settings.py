@@ -201,8 +201,11 @@ class Settings(BaseSettings):
     shutdown_grace: Annotated[float, Field(ge=0)] = 10.0
     """Seconds that sessions get to end by themselves after SIGTERM."""
 
+    metrics_host: str = "127.0.0.1"
+    """Address for Prometheus. In a cluster 0.0.0.0, with a NetworkPolicy that lets nobody else in."""
+
     metrics_port: Port | None = None
-    """Port for Prometheus on loopback; 0 takes a free one. Empty: none. One port speaks for all workers."""
+    """Port for Prometheus; 0 takes a free one. Empty: none. One port speaks for all workers."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the port, one for each core that SSH may use. 1: just this process."""

@@ -83,7 +83,7 @@ class Supervisor:
         try:
             self._bind()
             if self._settings.metrics_port is not None:
-                port = MetricsPort(self._settings.metrics_port, self._view.metrics)
+                port = MetricsPort(self._settings.metrics_host, self._settings.metrics_port, self._view.metrics)
                 await port.start()
             for slot in self._slots:
                 slot.current = await self._start(slot)
