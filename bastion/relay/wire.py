@@ -2,7 +2,7 @@
 
 asyncssh has public call-backs for sessions and forwards, but a relay on them loses what they do not carry: unknown
 requests, commands that are not UTF-8, the order of replies, the pod's own refusals. So these modules stand on
-how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod`, `wire_channel` and `wire_hotpath`. Its version
+how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod`, `wire_channel`, `wire_hotpath` and `wire_cipher`. Its version
 is pinned, and `tests/bastion/relay/test_wire_contract.py` lists each private name with what we rely on; read it before
 an upgrade.
 
@@ -28,8 +28,8 @@ import asyncssh
 
 from bastion.relay.front import ClientLink, Front, HostTrust
 from bastion.relay.limits import Algorithms, RelayLimits
+from bastion.relay.wire_cipher import Workbench
 from bastion.relay.wire_client import ClientOwner, ClientSide
-from bastion.relay.wire_hotpath import Workbench
 from bastion.relay.wire_options import VERSION, HostKey, PodLogin, offered_kex, server_options
 from bastion.relay.wire_pod import PodSide
 from bastion.relay.wire_pod import connect_pod as _connect_pod

@@ -51,7 +51,7 @@ from bastion.relay.requests import FROM_CLIENTS, needed_capability, requested, s
 from bastion.relay.requests import asked as parse_global
 from bastion.relay.tunnel import TunnelEnd
 from bastion.relay.wire_channel import NOWHERE, Leg
-from bastion.relay.wire_hotpath import Workbench
+from bastion.relay.wire_cipher import Workbench
 from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
 from bastion.relay.wire_pod import Client, PodSide
 from ca.errors import Refusal

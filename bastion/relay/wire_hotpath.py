@@ -15,135 +15,23 @@ This is part of the room that touches asyncssh's internals (see `wire`).
 from __future__ import annotations
 
 import asyncio
-import os
 import struct
 import time
 from typing import Final, cast
 
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST, MSG_USERAUTH_LAST
-from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.encryption import GCMEncryption
 from asyncssh.packet import SSHPacketLogger
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bastion.relay.ciphers import BULK, better_ciphers
 from bastion.relay.wire_channel import Leg
+from bastion.relay.wire_cipher import BLOCK, PACKET, TAG, GcmCipher, Workbench
 
-READ: Final = 256 << 10
-"""Bytes read from a socket at once."""
-PACKET: Final = 128 << 10
-"""Largest packet that is treated here; asyncssh takes up to 256 KB."""
-_BLOCK: Final = 16
-_TAG: Final = 16
 _LENGTH: Final = 4
 _LEAST_PADDING: Final = 4
 _HEAD: Final = struct.Struct(">BBII")
 """Padding length, message, channel, and the length of data or the number of bytes granted."""
-_POOL: Final = 4096
-
-
-class GcmCipher(Encryption):
-    """AES-GCM (RFC 5647) in one direction: asyncssh's interface, and the same without copies.
-
-    It takes the place of asyncssh's object, so that both kinds of steps count with one counter.
-    """
-
-    __slots__ = ("_aead", "_count", "_fixed")
-
-    def __init__(self, key: bytes, iv: bytes) -> None:
-        self._aead = AESGCM(key)
-        self._fixed = iv[:4]
-        self._count = int.from_bytes(iv[4:], "big")
-
-    @classmethod
-    def instead_of(cls, theirs: GCMEncryption) -> GcmCipher:
-        """Go on where asyncssh's object is."""
-        return cls(theirs._cipher._key, theirs._cipher._iv)
-
-    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:  # noqa: ARG002
-        """For asyncssh: the packet with its length before it and its tag behind it."""
-        sealed = self._aead.encrypt(self._nonce(), packet, header)
-        self._advance()
-        return header + sealed, b""
-
-    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:  # noqa: ARG002
-        """For asyncssh: the length is not encrypted."""
-        return first_block, first_block[:header_len]
-
-    def decrypt_packet(self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes) -> bytes | None:  # noqa: ARG002
-        """For asyncssh: the packet, None if it is not genuine."""
-        try:
-            packet = self._aead.decrypt(self._nonce(), first[header_len:] + rest + mac, first[:header_len])
-        except InvalidTag:
-            return None
-        self._advance()
-        return packet
-
-    def seal(self, packet: memoryview, header: bytes, into: memoryview) -> None:
-        """Encrypt `packet` into a buffer that is 16 bytes larger."""
-        self._aead.encrypt_into(self._fixed + self._count.to_bytes(8, "big"), packet, header, into)
-        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
-
-    def peek(self, sealed: memoryview, header: memoryview, into: memoryview) -> bool:
-        """Decrypt into a buffer that is 16 bytes smaller; False: not genuine. The packet counts only with `took`."""
-        try:
-            self._aead.decrypt_into(self._fixed + self._count.to_bytes(8, "big"), sealed, header, into)
-        except InvalidTag:
-            return False
-        return True
-
-    def took(self) -> None:
-        """The packet that was peeked at is done with."""
-        self._count = (self._count + 1) & 0xFFFFFFFFFFFFFFFF
-
-    def _nonce(self) -> bytes:
-        return self._fixed + self._count.to_bytes(8, "big")
-
-    _advance = took
-
-
-class Workbench:
-    """The buffers that all connections of one event loop share, since only one of them is at work at any moment.
-
-    A buffer of its own for each would be most of what an idle connection costs.
-    """
-
-    __slots__ = ("_outbox", "_padding", "_used", "filled", "inbox", "outbox", "owner", "packet", "reading")
-
-    def __init__(self) -> None:
-        self.inbox = memoryview(bytearray(READ + PACKET))
-        self.packet = memoryview(bytearray(PACKET + 2 * _BLOCK))
-        self.outbox = memoryview(bytearray(READ + PACKET))
-        self.filled = 0
-        self.owner: HotPath | None = None
-        self.reading = 0
-        self._padding = b""
-        self._used = 0
-
-    def padding(self, size: int) -> bytes:
-        """Random bytes, each given once."""
-        start = self._used
-        if start + size > len(self._padding):
-            self._padding = os.urandom(_POOL)
-            start = 0
-        self._used = start + size
-        return self._padding[start : start + size]
-
-    def room(self, owner: HotPath, size: int) -> int:
-        """Where in the outbox `size` bytes of this connection go. Whoever had it, or has filled it, is flushed."""
-        if self.owner is not owner or self.filled + size > len(self.outbox):
-            self.flush()
-            self.owner = owner
-        start = self.filled
-        self.filled = start + size
-        return start
-
-    def flush(self) -> None:
-        """Write what is in the outbox."""
-        owner, size = self.owner, self.filled
-        self.owner, self.filled = None, 0
-        if owner is not None and size and owner.write_out(self.outbox[:size]):
-            self.outbox = memoryview(bytearray(READ + PACKET))
 
 
 class HotPath(SSHConnection, asyncio.BufferedProtocol):
@@ -152,7 +40,9 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
     bench: Workbench
     legs: dict[int, Leg]
     _muted: bool
-    _heard = 0.0
+    _last_heard = 0.0
+    _slowly = 0
+    _settled = False
 
     # what arrives
 
@@ -176,6 +66,8 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
             self._inpbuf = inbox[: begun + nbytes]  # type: ignore[assignment]  # nobody but `_recv_pkthdr` sees it
         else:
             self._inpbuf = bytes(inbox[: begun + nbytes])
+            self._slowly += nbytes
+            self._prefer_fast()
         self._work()
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:  # noqa: ARG002 - asyncssh's interface
@@ -220,12 +112,12 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
     def _walk(self, view: memoryview) -> bool:
         """Take the packets one by one. True: asyncssh goes on with what is left in its buffer."""
         start, end = 0, len(view)
-        while end - start >= _BLOCK:
+        while end - start >= BLOCK:
             size = int.from_bytes(view[start : start + _LENGTH], "big")
-            if size < _BLOCK or size > PACKET:
+            if size < BLOCK or size > PACKET:
                 self._inpbuf = bytes(view[start:])
                 return super()._recv_pkthdr()
-            stop = start + _LENGTH + size + _TAG
+            stop = start + _LENGTH + size + TAG
             if stop > end:
                 break
             if not self._took(view[start : start + _LENGTH], view[start + _LENGTH : stop], size):
@@ -283,13 +175,13 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
 
     def _reset_keepalive_timer(self) -> None:
         """Note that the peer was heard. asyncssh's own makes a new timer for each read, of which a heap fills."""
-        self._heard = self._loop.time()
+        self._last_heard = self._loop.time()
         if self._keepalive_timer is None or not self._keepalive_interval:
             super()._reset_keepalive_timer()
 
     def _keepalive_timer_callback(self) -> None:
         """Ask whether the peer is there, unless it was heard since the timer was set."""
-        left = self._heard + self._keepalive_interval - self._loop.time()
+        left = self._last_heard + self._keepalive_interval - self._loop.time()
         if left > 0:
             self._keepalive_timer = self._loop.call_later(left, self._keepalive_timer_callback)
         else:
@@ -315,11 +207,12 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         """Send, or keep until a key exchange is over."""
         if pkttype <= MSG_USERAUTH_LAST or not self.sends_fast():
+            self._prefer_fast()
             super().send_packet(pkttype, *args, handler=handler)
             return
         payload = b"".join(args)
         size = len(payload)
-        if size > PACKET - _BLOCK:
+        if size > PACKET - BLOCK:
             super().send_packet(pkttype, payload, handler=handler)
             return
         packet = self.bench.packet
@@ -337,18 +230,18 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
         bench, cipher = self.bench, self._send_encryption
         if not isinstance(cipher, GcmCipher):
             raise TypeError("this connection does not send AES-GCM")
-        padding = -used % _BLOCK
+        padding = -used % BLOCK
         if padding < _LEAST_PADDING:
-            padding += _BLOCK
+            padding += BLOCK
         size = used + padding
         packet = bench.packet
         packet[0] = padding
         packet[used:size] = bench.padding(padding)
         header = size.to_bytes(_LENGTH, "big")
-        start = bench.room(self, _LENGTH + size + _TAG)
+        start = bench.room(self, _LENGTH + size + TAG)
         body = start + _LENGTH
         bench.outbox[start:body] = header
-        cipher.seal(packet[:size], header, bench.outbox[body : body + size + _TAG])
+        cipher.seal(packet[:size], header, bench.outbox[body : body + size + TAG])
         self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
         self._rekey_bytes_sent += size
         if not bench.reading:
@@ -358,6 +251,21 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
         """asyncssh's way to the socket: behind what is in the outbox."""
         self.flush()
         super()._send(data)
+
+    def _prefer_fast(self) -> None:
+        """Once, when much has gone by another cipher: exchange keys for AES-GCM, where the client knows it."""
+        if self._settled or max(self._slowly, self._rekey_bytes_sent) < BULK:
+            return
+        if not self._auth_complete or not self._kex_complete or self._kex is not None:
+            return
+        self._settled = True
+        if self.is_client():  # there our own order decided
+            return
+        better = better_ciphers(self._enc_algs, self._client_kexinit, (self._enc_alg_cs, self._enc_alg_sc))
+        if better:
+            self._enc_algs = better
+            self._send_kexinit()
+            self._kexinit_sent = True
 
     def flush(self) -> None:
         """Write what of this connection is in the outbox: before anything else is done to its transport."""

@@ -31,7 +31,8 @@ from bastion.relay.front import ChannelOpen, RelayRefused
 from bastion.relay.limits import RelayLimits
 from bastion.relay.requests import opened, shown
 from bastion.relay.wire_channel import Leg
-from bastion.relay.wire_hotpath import HotPath, Workbench
+from bastion.relay.wire_cipher import Workbench
+from bastion.relay.wire_hotpath import HotPath
 
 DISCONNECT_BY_APPLICATION = 11
 
