@@ -15,6 +15,7 @@ from api.app import create_app, create_internal_app
 from api.compose import internal_secret, open_audit, open_services
 from api.errors import StoreUnavailable
 from api.front import open_front
+from api.patience import PatientProtocol
 from api.routes import browser, certificates
 from api.services import Services
 from api.settings import Settings
@@ -86,6 +87,8 @@ def _server(app: ASGIApp) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=PatientProtocol,
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
