@@ -39,6 +39,14 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can be meant: a trial, where hub and api may share the name."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -272,6 +280,12 @@ class Settings(BaseSettings):
             check_zone(self.zone, *self.bastion.hosts, urlsplit(self.public_url).hostname or "")
         except MalformedName as error:
             raise ValueError(str(error)) from None
+        ours, hubs = (urlsplit(url).hostname or "" for url in (self.public_url, self.hub.url))
+        if ours == hubs and not _is_loopback(ours):
+            raise ValueError(
+                "SSH_API_PUBLIC_URL needs a host name of its own, not JupyterHub's: browsers send a host's cookies to "
+                "each of its ports, so notebook servers would be sent the sessions of this service"
+            )
         return self
 
     @property

@@ -86,6 +86,13 @@ def test_a_zone_that_holds_our_own_name_is_refused() -> None:
     assert "choose another zone" in wrong(ZONE="example.org", PUBLIC_URL="https://api.example.org")
 
 
+@pytest.mark.parametrize("public", ["https://Hub.example.org:9443", "http://hub.example.org/ssh"])
+def test_a_host_that_notebook_servers_share_is_refused_since_they_would_get_its_cookies(public: str) -> None:
+    assert "a host name of its own" in wrong(PUBLIC_URL=public, HUB_URL="https://hub.example.org")
+    apart = {"SSH_API_PUBLIC_URL": "https://ssh.example.org", "SSH_API_HUB_URL": "https://hub.example.org"}
+    read_settings({**TOKEN, **apart})
+
+
 def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_mistake() -> None:
     injected = {
         "SSH_API_SERVICE_HOST": "10.0.0.1",
