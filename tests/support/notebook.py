@@ -22,7 +22,7 @@ PYTHON = os.environ.get("NOTEBOOK_PYTHON", sys.executable)
 """The interpreter to run the pod side with: notebook images have older ones than we do."""
 TOKEN = "jupyterhub-token-secret"
 ACCOUNT = pwd.getpwuid(os.getuid())
-_LIMIT = 60.0
+_LIMIT = 150.0  # an account whose start-up files wait for a lock (pyenv: a minute) is slow, and no failure
 
 
 class Notebook:
