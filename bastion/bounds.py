@@ -1,7 +1,7 @@
 """From the settings to the bounds that rooms keep: whose bounds are divided among workers, and whose are not.
 
-Every worker counts for itself. A bound on the whole is divided, so that the machine is not asked for more than was meant.
-A bound on one address, user or connection is not: the kernel may give all of a user's connections to one worker.
+Every worker counts for itself. A bound on the whole is divided, so that the machine is not asked for more than was
+meant. A bound on one address, user or connection is not: the kernel may give all of a user's connections to one worker.
 """
 
 from collections.abc import Callable

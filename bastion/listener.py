@@ -7,6 +7,7 @@ steps aside for SSH.
 
 import asyncio
 import ipaddress
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,14 +17,23 @@ from bastion.lobby import Bound, Lobby, Ticket
 from bastion.proxyprotocol import Header, Misread, read_header
 from bastion.relay.front import ClientLink
 from bastion.relay.wire import Entrance
+from bastion.relay.wire_options import VERSION
 from bastion.server import Door, House
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SENTENCES = {
-    Bound.CONNECTIONS: b"This bastion has no room for more connections. Try again later.\r\n",
-    Bound.CONNECTIONS_PER_ADDRESS: b"Too many connections from your address. Close some and try again.\r\n",
+    Bound.CONNECTIONS: "This bastion has no room for more connections. Try again later.",
+    Bound.CONNECTIONS_PER_ADDRESS: "Too many connections from your address. Close some and try again.",
 }
+
+FAREWELL_SECONDS = 2.0
+"""How long somebody who is turned away may take to read why."""
+
+_FAREWELLS = 64
+"""How many may be doing so at once; more are cut without a word, so that a flood costs no descriptors."""
+
+_DISCONNECT, _TOO_MANY_CONNECTIONS = 1, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Hall:
     house: House
     proxies: Proxies = field(default_factory=Proxies)
     refused: Counter[str] = field(default_factory=Counter)
+    farewells: int = 0
     abandoned: Counter[str] = field(default_factory=Counter)
 
     def gate(self) -> "Gate":
@@ -73,6 +84,7 @@ class Gate(asyncio.Protocol):
         self._ticket: Ticket | None = None
         self._transport: asyncio.Transport | None = None
         self._header = b""
+        self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,7 +107,7 @@ class Gate(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of a proxy's header. Nothing else is read here: whoever was turned away is not listened to."""
-        if self._timer is None:
+        if self._timer is None or self._leaving:
             return
         self._header += data
         read = read_header(self._header)
@@ -108,6 +120,9 @@ class Gate(asyncio.Protocol):
         """It went before SSH began."""
         del exc
         self._stop_timer()
+        if self._leaving:
+            self._leaving = False
+            self._hall.farewells -= 1
         if self._ticket is not None:
             self._ticket.leave()
 
@@ -131,11 +146,19 @@ class Gate(asyncio.Protocol):
             protocol.data_received(early)
 
     def _turn_away(self, why: Bound) -> None:
-        """One line, and the end."""
+        """Say why, wait until it was read, and close."""
         self._hall.refused[why] += 1
-        if self._transport is not None:
-            self._transport.write(_SENTENCES.get(why, b""))
-            self._transport.close()
+        if self._transport is None:
+            return
+        if self._hall.farewells >= _FAREWELLS:
+            self._transport.abort()
+            return
+        self._hall.farewells += 1
+        self._leaving = True
+        self._transport.write(disconnect(_SENTENCES.get(why, "")))
+        # Closing while the client's own first line is unread would reset the connection, and ours would be lost.
+        self._transport.write_eof()
+        self._timer = asyncio.get_running_loop().call_later(FAREWELL_SECONDS, self._transport.abort)
 
     def _end(self, why: str) -> None:
         """What a proxy sent is not what was agreed: there is nobody to tell a sentence."""
@@ -169,6 +192,16 @@ class Watched(Door):
             self._hall.abandoned[_why(self._ticket, exc)] += 1
         self._ticket.leave()
         super().closed(exc)
+
+
+def disconnect(sentence: str) -> bytes:
+    """An SSH server's first line and its last message (RFC 4253 sections 4.2, 6, 11.1), which OpenSSH's client shows:
+    a line of text before it would be shown to nobody."""
+    text = sentence.encode("ascii", "replace")
+    message = struct.pack(">BII", _DISCONNECT, _TOO_MANY_CONNECTIONS, len(text)) + text + struct.pack(">I2s", 2, b"en")
+    padding = 4 + -(len(message) + 9) % 8
+    packet = struct.pack(">IB", len(message) + 1 + padding, padding) + message + bytes(padding)
+    return f"SSH-2.0-{VERSION}\r\n".encode("ascii") + packet
 
 
 def _why(ticket: Ticket, exc: Exception | None) -> str:

@@ -158,13 +158,11 @@ async def test_a_connection_has_so_many_sessions_and_channels_and_a_process_so_m
             await alice.open_connection("127.0.0.1", made.sshd.port)
             with pytest.raises(asyncssh.ChannelOpenError, match="at most 3 channels"):
                 await alice.open_connection("127.0.0.1", made.sshd.port)
-            reader, writer = await tcp(made, "127.0.0.1")
-            assert await reader.read() == b"Too many connections from your address. Close some and try again.\r\n"
-            writer.close()
+            _, _, errors = await (await made.ssh(key, "true")).ends()
+            assert b"Too many connections from your address. Close some and try again." in errors
             async with await login(made, key, source=LOUD):
-                reader, writer = await tcp(made, BALANCER)
-                assert await reader.read() == b"This bastion has no room for more connections. Try again later.\r\n"
-                writer.close()
+                _, _, errors = await (await made.ssh(key, "true", source=BALANCER)).ends()
+                assert b"This bastion has no room for more connections. Try again later." in errors
         seen = await made.metrics()
         for limit in ("limits_sessions", "limits_channels", "limits_connections", "limits_connections_per_address"):
             assert seen[f'limit_reached_total{{limit="{limit}"}}'] == 1
