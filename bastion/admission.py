@@ -4,7 +4,7 @@ A certificate and a raw key end in the same `Admission`, so that nothing downstr
 one. Login and "still allowed?" are the same functions on the same values.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -15,7 +15,7 @@ from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
 from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities
 from ca.names import Instance, Server, login_candidates
-from ca.revocation import Revocations
+from ca.revocation import Revocations, issued_ms
 from ca.trust import Presented
 
 
@@ -94,13 +94,14 @@ def admit_certificate(
         certificate=blob,
     )
     if login in rules.jump_names:
-        return _admit_to_jump(base, presented.instances, running)
+        servers = dict.fromkeys(one.server for one in presented.instances)
+        return _admit_to_jump(base, [_running_one(server, presented, running) for server in servers])
     server = _meant({one.server for one in presented.instances}, login, running)
     if server is None:
         return Refusal(
             Reason.NOT_NAMED, f"Your certificate does not open that login. It opens: {_logins(presented.instances)}."
         )
-    instance = _running_one(server, presented.instances, running)
+    instance = _running_one(server, presented, running)
     if isinstance(instance, Refusal):
         return instance
     return replace(base, target=instance, instances=(instance,))
@@ -114,7 +115,7 @@ def admit_key(
     None: nothing lists it; whoever holds it is a stranger and learns nothing. A line with options (`command=`,
     `from=`, `restrict`) admits to jump only, where the pod's own sshd obeys them.
     """
-    current = [one for one in listings if _runs(one.pod.instance, running)]
+    current = [one for one in listings if _may_be_entered(one.pod.instance, running)]
     if not current or not rules.raw_keys:
         return None
     base = Admission(
@@ -127,7 +128,7 @@ def admit_key(
         capabilities=rules.raw_key_capabilities,
     )
     if login in rules.jump_names:
-        return _admit_to_jump(base, tuple(one.pod.instance for one in current), running)
+        return _admit_to_jump(base, [one.pod.instance for one in current])
     if len(current) > 1:
         return None
     pod, options = current[0].pod, current[0].options
@@ -177,18 +178,24 @@ def may_jump(admission: Admission) -> Refusal | None:
 
 
 def stopped(server: Server) -> Refusal:
-    """What somebody hears whose server is not running."""
+    """What somebody hears whose server is not running, or was started without SSH."""
     return Refusal(
         Reason.SERVER_STOPPED,
-        f"Your server {server} is not running. Start it in JupyterHub, then log in for a new certificate.",
+        f"Your server {server} is not running with SSH. Start it in JupyterHub with Enable SSH ticked, "
+        "then log in for a new certificate.",
     )
 
 
-def _admit_to_jump(base: Admission, instances: tuple[Instance, ...], running: Runs) -> Admission | Refusal:
-    current = tuple(one for one in instances if _runs(one, running))
+def not_ready(server: Server) -> Refusal:
+    """What somebody hears whose server runs and is not ready."""
+    return Refusal(Reason.UNAVAILABLE, f"Your server {server} is not ready at the moment. Try again in a minute.")
+
+
+def _admit_to_jump(base: Admission, judged: Sequence[Instance | Refusal]) -> Admission | Refusal:
+    """Whoever may enter one server at least may jump; else the first reason why not. `judged` is never empty."""
+    current = tuple(one for one in judged if isinstance(one, Instance))
     if not current:
-        refusals = [_running_one(one.server, instances, running) for one in instances]
-        return next((one for one in refusals if isinstance(one, Refusal)), stopped(instances[0].server))
+        return next(one for one in judged if isinstance(one, Refusal))
     admission = replace(base, instances=current)
     return may_jump(admission) or admission
 
@@ -206,7 +213,8 @@ def _meant(servers: set[Server], login: str, running: Runs) -> Server | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _running_one(server: Server, instances: tuple[Instance, ...], running: Runs) -> Instance | Refusal:
+def _running_one(server: Server, presented: Presented, running: Runs) -> Instance | Refusal:
+    """The run of `server` that a certificate opens."""
     found = running.find(server)
     if isinstance(found, Ambiguous):
         return Refusal(
@@ -215,17 +223,22 @@ def _running_one(server: Server, instances: tuple[Instance, ...], running: Runs)
         )
     if found is None:
         return stopped(server)
-    if found.instance not in instances:
+    if not found.is_run_of(presented.instances, issued_ms(presented.serial)):
         return Refusal(
             Reason.SERVER_RESTARTED,
             f"Your server {server} was restarted since your certificate was made. Log in again for a new one.",
         )
-    return found.instance
+    return found.instance if found.ready else not_ready(server)
 
 
 def _runs(instance: Instance, running: Runs) -> bool:
     found = running.find(instance.server)
     return isinstance(found, Pod) and found.instance == instance
+
+
+def _may_be_entered(instance: Instance, running: Runs) -> bool:
+    found = running.find(instance.server)
+    return isinstance(found, Pod) and found.instance == instance and found.ready
 
 
 def _logins(instances: Iterable[Instance]) -> str:

@@ -6,7 +6,7 @@ and not who does it (that is what audit lines are for). So the number of series 
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from bastion.admission import Mode
 from bastion.authority import Authority, HopCertificates
-from bastion.directory.enrolled import EnrolledDirectory
+from bastion.directory.table import Directory
 from bastion.inside import Inside
 from bastion.knowledge import Known
 from bastion.listener import Hall
@@ -79,7 +79,8 @@ class Sources:
     registry: Registry[Inside]
     keys: KeyCache
     hops: HopCertificates
-    directory: EnrolledDirectory
+    directory: Directory
+    pods_unusable: Callable[[], Mapping[str, int]]
     known: Known
     authority: Authority
     audit_lost: Callable[[], int]
@@ -173,7 +174,15 @@ class Metrics(Collector):
         yield _gauge("servers", "Running servers that can be entered.", len(sources.directory.running()))
         yield _gauge("servers_ambiguous", "Servers that two pods claim to run.", len(sources.directory.ambiguous()))
         yield _gauge("servers_unreadable", "Entries of the api's list that cannot be read.", sources.tally.pods_dropped)
-        yield _age("directory_age_seconds", "Since JupyterHub was last heard; absent: never.", now, heard)
+        unusable = GaugeMetricFamily(
+            f"{PREFIX}pods_unusable", "Pods of notebook servers that are not offered, by reason.", labels=("reason",)
+        )
+        for reason, count in sorted(sources.pods_unusable().items()):
+            unusable.add_metric((reason,), count)
+        yield unusable
+        yield _age(
+            "directory_age_seconds", "Since the source of running servers was last heard; absent: never.", now, heard
+        )
         yield _age("api_age_seconds", "Since the api last said whom to trust; absent: never.", now, told)
         yield _gauge("api_reachable", "1 while the api answers.", int(bool(sources.authority.reachable)))
         yield _gauge("fresh", "1 while what is known is young enough to let anybody in.", int(fresh))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bastion import traces
-from bastion.admission import Admission, How, Mode, may_jump, only, stopped
+from bastion.admission import Admission, How, Mode, may_jump, not_ready, only, stopped
 from bastion.auth import Authenticator
 from bastion.directory.table import Directory, Pod
 from bastion.inside import Inside, Passage
@@ -232,7 +232,7 @@ class Door:
         if refusal := self._house.authenticator.expired(admission):
             return refusal
         if isinstance(asked.meaning, DirectTcp):
-            jump = self._jump_target(asked.meaning)
+            jump = self._jump_target(asked.meaning, admission)
             if jump is not None:
                 return self._tunnel(jump, asked.meaning.port, admission)
         if admission.target is None:
@@ -244,16 +244,24 @@ class Door:
             return pod
         return self._permitted(asked.meaning, unknown=_unknown(asked.name)) or ToPod()
 
-    def _jump_target(self, meaning: DirectTcp) -> Server | None:
-        """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode."""
+    def _jump_target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
+        """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode.
+
+        A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name: then the
+        one that the person was admitted to is meant, else the one that runs.
+        """
         host = meaning.host.rstrip(".")
+        named: list[Server] = []
         try:
-            return parse_host_name(host, self._house.zone())
+            named.append(parse_host_name(host, self._house.zone()))
         except MalformedName:
-            found = self._house.directory.by_name(host)
+            pass
+        found = self._house.directory.by_name(host)
         if isinstance(found, Pod):
-            return found.server
-        return None
+            named.append(found.server)
+        admitted = {one.server for one in admission.instances}
+        running = [one for one in named if self._house.directory.find(one) is not None]
+        return next((one for one in [*(one for one in named if one in admitted), *running, *named]), None)
 
     def _tunnel(self, server: Server, port: int, admission: Admission) -> Tunnel | Refusal:
         """One answer for everything that is not the user's, so that nobody learns what else there is."""
@@ -269,6 +277,8 @@ class Door:
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
                 )
             return _wrong_target()
+        if not pod.ready:
+            return not_ready(server)
         stands_on = only(admission, pod.instance)
         passage = Passage(
             self._describe(admission, pod.instance, Mode.JUMP),
@@ -317,7 +327,7 @@ class Door:
         pod = self._house.directory.find(target.server) if target is not None else None
         if target is None or not isinstance(pod, Pod) or pod.instance != target:
             return Refusal(Reason.SERVER_STOPPED, "Your server is not running any more.")
-        if pod.unix_user is None or pod.host_key is None:
+        if pod.unix_user is None:
             return Refusal(
                 Reason.JUMP_ONLY,
                 f"This server takes connections in jump mode only. Type: ssh -J "

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,7 +17,9 @@ from bastion.auth import Authenticator
 from bastion.authority import Authority, AuthorityStore, HopCertificates, read_secret
 from bastion.bounds import lobby_limits, relay_limits, session_limits
 from bastion.commands import Commands
+from bastion.directory.choose import open_directory
 from bastion.directory.enrolled import EnrolledDirectory
+from bastion.directory.pods import PodDirectory
 from bastion.directory.table import Moved, Stopped
 from bastion.hostkey import HostKey
 from bastion.inside import Inside
@@ -61,7 +64,14 @@ async def serve(settings: Settings) -> int:
 class Bastion:
     """The parts, and what connects them."""
 
-    def __init__(self, settings: Settings, audit_stream: TextIO, clock: Callable[[], float], prefix: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        audit_stream: TextIO,
+        directory: EnrolledDirectory | PodDirectory,
+        clock: Callable[[], float],
+        prefix: str,
+    ) -> None:
         self._settings = settings
         self._audit = AuditLog(audit_stream)
         self.tally = Tally()
@@ -73,7 +83,7 @@ class Bastion:
             settings.api.url, read_secret(settings.api.secret_file), allow_plain_http=settings.api.allow_http
         )
         self.known = Known(max_age=settings.directory.max_age, word=self.store.load())
-        self.directory = EnrolledDirectory()
+        self.directory = directory
         self.pod_keys = PodKeys(PodLimits(seconds=settings.keys.fetch_timeout))
         self.keys = KeyCache(
             self.directory,
@@ -130,6 +140,7 @@ class Bastion:
                 keys=self.keys,
                 hops=self.hops,
                 directory=self.directory,
+                pods_unusable=lambda: self.directory.unusable if isinstance(self.directory, PodDirectory) else {},
                 known=self.known,
                 authority=self.authority,
                 audit_lost=lambda: self._audit.lost,
@@ -154,7 +165,8 @@ class Bastion:
         stream = audit_stream(settings.log.audit_file)
         if stream is not sys.stdout:
             stack.callback(stream.close)
-        bastion = cls(settings, stream, clock, prefix)
+        directory = await open_directory(settings.directory, os.environ, stack)
+        bastion = cls(settings, stream, directory, clock, prefix)
         stack.push_async_callback(bastion.authority.aclose)
         stack.push_async_callback(bastion.pod_keys.aclose)
         stack.push_async_callback(bastion.keys.aclose)
@@ -208,6 +220,8 @@ class Bastion:
                     name="host certificate",
                 ),
             ]
+            if isinstance(self.directory, PodDirectory):
+                running.append(tasks.create_task(self.directory.run(), name="pods"))
             await self._accept(stop, doors, retire or asyncio.Event(), listening)
             for task in running:
                 task.cancel()
@@ -262,7 +276,8 @@ class Bastion:
         """Take each word of the api: whom to trust, what is revoked, which servers are enrolled."""
         async for state in self.authority.feed():
             changed = self.known.hear(state.word)
-            self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)
+            if isinstance(self.directory, EnrolledDirectory):
+                self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)
             self.tally.pods_dropped = state.dropped
             self.informed.set()
             if changed:

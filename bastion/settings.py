@@ -160,10 +160,39 @@ class KeyCacheSettings(Group):
 
 
 class DirectorySettings(Group):
-    """Where the bastion learns which servers run."""
+    """Where the bastion learns which servers run. All but the first two are for Kubernetes."""
+
+    source: Literal["hub", "kubernetes"] = "hub"
+    """`hub`: the servers that enrolled, as the api and JupyterHub say. `kubernetes`: the pods, as Kubernetes says."""
 
     max_age: Seconds = 300.0
     """How long the last news stay good. After that new connections are refused and live ones stay."""
+
+    namespaces: Names = ("hub",)
+    """Namespaces that notebook servers run in. With a pattern (`jupyter-*`, `*`) all namespaces are watched, which
+    takes a ClusterRole; then nobody but the hub may create pods in those that match."""
+
+    selector: str = "component=singleuser-server,ssh-bastion-server/notebook=true"
+    """Labels of pods with SSH, as kubectl writes a selector."""
+
+    ssh_port: Annotated[int, Field(gt=0, le=65535)] = 22
+    """Port of the sshd in pods that do not say otherwise (annotation `jupyterhub-bastion/ssh-port`)."""
+
+    key_port: Annotated[int, Field(gt=0, le=65535)] = 8080
+    """Port of the public-key API in pods that do not say otherwise (annotation `jupyterhub-bastion/key-port`)."""
+
+    unix_user: str | None = "jovyan"
+    """Whom the bastion logs in as, in pods with our pod side that do not say otherwise (annotation
+    `jupyterhub-bastion/unix-user`). Pods without it take connections in jump mode only."""
+
+    kube_api_host: str | None = None
+    """Host of the Kubernetes API. Empty: the one that Kubernetes tells its pods."""
+
+    kube_api_port: Annotated[int | None, Field(gt=0, le=65535)] = None
+    """Its port, likewise."""
+
+    kubeconfig: Path | None = None
+    """A file as kubectl reads it. Empty: the service account of the pod that the bastion runs in."""
 
 
 class PodSettings(Group):
@@ -234,6 +263,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "BASTION_LIMITS_UNAUTHENTICATED_START must be less than BASTION_LIMITS_UNAUTHENTICATED_FULL"
             )
+        if self.directory.source == "kubernetes" and not self.directory.namespaces:
+            raise ValueError("BASTION_DIRECTORY_NAMESPACES names no namespace")
         return self
 
     @property

@@ -58,7 +58,7 @@ class Reach:
         """Log in to `pod` for somebody who was admitted to it. Raises `RelayRefused` with a sentence."""
         if refusal := self._misplaced(pod):
             raise RelayRefused(refusal.sentence)
-        if pod.unix_user is None or pod.host_key is None:
+        if pod.unix_user is None:
             raise RelayRefused("This server takes connections in jump mode only.")
         try:
             hop = await self.hops.hop(
@@ -72,7 +72,7 @@ class Reach:
         trust = HostTrust(
             name=pod.server.host_name(self.zone()),
             authorities=frozenset(key.blob for key in self.trust().host),
-            key=pod.host_key.blob,
+            key=None if pod.host_key is None else pod.host_key.blob,
             bare=False,
         )
         login = PodLogin(username=pod.unix_user, key=hop.key, certificate=hop.certificate)

@@ -14,7 +14,7 @@ was seen to stop. Rules:
 Nothing here waits, reads a clock or opens a socket. Times are seconds of the bastion's monotonic clock.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,9 +29,12 @@ MAX_AGE = 300.0
 class Pod:
     """Where one instance runs.
 
-    `address` is an IP address as text; `host_key` is the key it enrolled with (None: not enrolled, so only jump
-    mode reaches it); `names` are further jump targets, such as `<pod>.<namespace>`. `uid` is the source's own
-    name for this pod: two pods that claim one instance are two pods, not one that moved.
+    `address` is an IP address as text. `unix_user` is whom the bastion logs in as; None: only jump mode reaches it.
+    `host_key` is the key it enrolled with; None: nobody here knows it, and its certificate must prove it alone.
+    `names` are further jump targets, such as `<pod>.<namespace>`. `uid` is the source's own name for this pod: two
+    pods that claim one instance are two pods, not one that moved. A pod that is not `ready` keeps its sessions and
+    takes no new ones. `created_ms` is set where nothing says which run of its server this pod is: then `instance`
+    names this pod alone, and a certificate counts that was issued after the pod was created (see `is_run_of`).
     """
 
     instance: Instance
@@ -42,11 +45,23 @@ class Pod:
     host_key: PublicKey | None
     names: tuple[str, ...] = ()
     uid: str = ""
+    ready: bool = True
+    created_ms: int | None = None
 
     @property
     def server(self) -> Server:
         """The server that this pod runs."""
         return self.instance.server
+
+    def is_run_of(self, instances: Collection[Instance], issued_ms: int) -> bool:
+        """Whether a certificate issued at `issued_ms` (milliseconds since the epoch) for `instances` means this pod.
+
+        Exactly its run, where that is known. Else the server's name and time: a certificate names servers that ran
+        when it was issued, so one that is younger than the pod meant this pod, and an older one an earlier run.
+        """
+        if self.created_ms is None:
+            return self.instance in instances
+        return issued_ms >= self.created_ms and any(one.server == self.server for one in instances)
 
     @property
     def identity(self) -> tuple[Instance, str]:
@@ -107,6 +122,14 @@ class Directory(Protocol):
 
     def running(self) -> tuple[Pod, ...]:
         """Every pod that `find` would give."""
+        ...
+
+    def ambiguous(self) -> tuple[Ambiguous, ...]:
+        """The servers that are refused because two pods claim to run them."""
+        ...
+
+    async def lost(self, instance: Instance) -> bool:
+        """A connection to this instance broke: see whether it is gone. True: it was, and everybody was told."""
         ...
 
     def changes(self) -> AsyncIterator[Change]:
