@@ -164,7 +164,7 @@ def table(answer: Mapping[str, object], of: str) -> str:
     if not rows:
         return f"No {of}."
     columns = _TABLES[of]
-    lines = [columns] + [tuple(str(row.get(column, "")) for column in columns) for row in rows]
+    lines = [columns] + [tuple(_shown(row.get(column, "")) for column in columns) for row in rows]
     widths = [max(len(line[at]) for line in lines) for at in range(len(columns))]
     return "\n".join(
         "  ".join(
@@ -173,6 +173,11 @@ def table(answer: Mapping[str, object], of: str) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def _shown(value: object) -> str:
+    """A cell as a terminal may have it: a user's name can hold escape sequences, and line ends that forge a row."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(value))
 
 
 def _log(settings: Settings, worker: int | None = None) -> None:
