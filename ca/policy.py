@@ -22,6 +22,8 @@ MIN_LIFETIME = 60
 MAX_PRINCIPAL_BYTES = 32768
 """For all principals together; a certificate that names more is longer than ours may be (`ca.certificate`)."""
 HOP_LIFETIME = 300
+KEY_IDENTITY = "key:"
+"""How the identity of a raw key begins, in audit lines, limits and hop certificates. No user is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,11 @@ def decide(request: CertificateRequest, claims: Claims, rules: Rules, now: float
 
     `random_bits` are the 20 random bits of the serial.
     """
+    if claims.user.startswith(KEY_IDENTITY):
+        return Refusal(
+            Reason.BAD_NAME,
+            f"Names that begin with {KEY_IDENTITY!r} stand for plain keys here. Ask the administrator for another.",
+        )
     chosen = _choose(request.servers, claims, rules)
     if isinstance(chosen, Refusal):
         return chosen
@@ -156,7 +163,7 @@ def decide_key_hop(
         return Refusal(Reason.NOT_PERMITTED, "Plain keys open jump mode only: use ssh -J, or get a certificate.")
     if not rules.raw_key_capabilities:
         return Refusal(Reason.NOTHING_GRANTED, "Plain keys are switched off here: get a certificate.")
-    return _hop(f"key:{fingerprint}", key, instance, rules.raw_key_capabilities, None, now, random_bits)
+    return _hop(f"{KEY_IDENTITY}{fingerprint}", key, instance, rules.raw_key_capabilities, None, now, random_bits)
 
 
 def _choose(wanted: tuple[Server, ...] | None, claims: Claims, rules: Rules) -> tuple[Running, ...] | Refusal:

@@ -165,6 +165,11 @@ def test_a_wish_is_followed_to_the_letter() -> None:
     assert reason(ask(ALICE, servers=(Server("alice"), Server("bob")))) is Reason.SERVER_NOT_RUNNING
 
 
+def test_a_user_who_is_named_like_a_plain_key_cannot_pass_for_one() -> None:
+    user = f"key:{KEY.fingerprint}"
+    assert reason(ask(Claims(user, TokenKind.BROWSER, running=(run(user),)))) == Reason.BAD_NAME
+
+
 def test_nobody_without_a_ready_server_gets_anything() -> None:
     assert reason(ask(replace(ALICE, running=()))) is Reason.NO_SERVER
     assert reason(ask(replace(ALICE, running=(run("alice", ready=False),)))) is Reason.NO_SERVER
