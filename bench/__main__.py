@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -43,7 +44,10 @@ def main() -> int:
     os.sched_setaffinity(0, cores.others)
     # Short, since sockets of OpenSSH lie in it.
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as folder:
-        results, failed = asyncio.run(_measure(Path(folder), cores, parts, QUICK if asked.quick else FULL))
+        try:
+            results, failed = asyncio.run(_measure(Path(folder), cores, parts, QUICK if asked.quick else FULL))
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            return 130
     measured = markdown(results)
     print(measured)
     if complete and not failed:
@@ -56,6 +60,9 @@ def main() -> int:
 
 
 async def _measure(folder: Path, cores: Cores, parts: Sequence[str], scale: Scale) -> tuple[list[Result], bool]:
+    running = asyncio.current_task()
+    if running is not None:  # so that SIGTERM, too, ends what was started and removes the folder
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     results, failed = [], False
     async with staged(folder, cores) as stage:
         for part in parts:
