@@ -116,7 +116,8 @@ def helm(*arguments: str, values: Mapping[str, Any]) -> subprocess.CompletedProc
 
 
 def template(values: Mapping[str, Any], namespace: str = NAMESPACE) -> subprocess.CompletedProcess[str]:
-    return helm("template", RELEASE, str(CHART), "--namespace", namespace, values=values)
+    # A helm built from its module names no release of Kubernetes, and then takes a very old one.
+    return helm("template", RELEASE, str(CHART), "--namespace", namespace, "--kube-version", "1.35.4", values=values)
 
 
 def rendered(*parts: Mapping[str, Any]) -> list[Object]:

@@ -46,7 +46,7 @@ def test_every_container_says_what_it_needs(objects: list[Object]) -> None:
 
 
 def test_no_service_link_becomes_a_setting(objects: list[Object]) -> None:
-    """Kubernetes would add variables like SSH_API_PORT, and a variable with our prefix that is no setting is an error."""
+    """Kubernetes would add variables like SSH_API_PORT, and what is no setting must not have our prefix."""
     assert all(spec["enableServiceLinks"] is False for spec in pod_specs(objects).values())
 
 
