@@ -30,9 +30,11 @@ test: check openssh clients hubs ## Everything: check, all tests on JupyterHub 6
 ifdef TEST_ARGS
 	$(DEV)/bin/python -m pytest $(TEST_ARGS)
 else
-	$(DEV)/bin/python -m pytest --cov --cov-report=
-	$(DEV)/bin/python -m pytest --cov --cov-append --cov-report=term -m hub --hub 5.5
+	@deploy/dev/tests $(DEV)/bin/python
 endif
+
+test-again: hubs ## Those tests that failed the last time, alone
+	@deploy/dev/tests $(DEV)/bin/python --again
 
 soak: .venv/dev.made .venv/hub.made openssh clients ## 64 clients at once for two minutes, every byte checked and what is left behind counted
 	SOAK_SECONDS=$${SOAK_SECONDS:-120} $(DEV)/bin/python -m pytest tests/clients/test_soak.py
