@@ -1,14 +1,15 @@
 """Accept connections, within bounds: each has a place in the lobby before it costs a key exchange.
 
-A connection comes here first, because `asyncio` asks for a protocol before it tells the address. This one learns the
-address, from the socket or, behind a proxy that was configured, from the header it sends, asks the lobby, and
-steps aside for SSH.
+A connection comes here first, because `asyncio` asks for a protocol before it tells the address. The gate learns the
+address, from the socket or, behind a proxy that was configured, from the header it sends, and asks the lobby. Until the
+connection has logged in, what it says goes through the gate, a turn at a time; then the gate steps aside.
 """
 
 import asyncio
 import ipaddress
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -16,9 +17,10 @@ import asyncssh
 from bastion.lobby import Bound, Lobby, Ticket
 from bastion.proxyprotocol import Header, Misread, read_header
 from bastion.relay.front import ClientLink
-from bastion.relay.wire import Entrance
+from bastion.relay.wire import ClientSide, Entrance
 from bastion.relay.wire_options import VERSION
 from bastion.server import Door, House
+from bastion.turns import Turns
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -32,6 +34,9 @@ FAREWELL_SECONDS = 2.0
 
 _FAREWELLS = 64
 """How many may be doing so at once; more are cut without a word, so that a flood costs no descriptors."""
+
+_MOST_WAITING = 64 << 10
+"""Bytes of somebody who has not logged in that wait for a turn before no more is read."""
 
 _DISCONNECT, _TOO_MANY_CONNECTIONS = 1, 12
 
@@ -67,6 +72,7 @@ class Hall:
     entrance: Entrance
     house: House
     proxies: Proxies = field(default_factory=Proxies)
+    turns: Turns = field(default_factory=Turns)
     refused: Counter[str] = field(default_factory=Counter)
     farewells: int = 0
     abandoned: Counter[str] = field(default_factory=Counter)
@@ -77,12 +83,17 @@ class Hall:
 
 
 class Gate(asyncio.Protocol):
-    """The first protocol of a connection. It is gone as soon as SSH has begun."""
+    """The protocol of a connection until it has logged in."""
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
         self._ticket: Ticket | None = None
         self._transport: asyncio.Transport | None = None
+        self._ssh: ClientSide | None = None
+        self._peer: tuple[str, int] | None = None
+        self._waiting = b""
+        self._queued = False
+        self._over = False
         self._header = b""
         self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
@@ -103,11 +114,17 @@ class Gate(asyncio.Protocol):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._hall.proxies.seconds, self._end, "proxy_timeout")
         else:
-            self._step_aside(None, b"")
+            self._queue()
 
     def data_received(self, data: bytes) -> None:
-        """A piece of a proxy's header. Nothing else is read here: whoever was turned away is not listened to."""
-        if self._timer is None or self._leaving:
+        """A piece of a proxy's header, or of a login. Whoever was turned away is not listened to."""
+        if self._over or self._ticket is None:
+            return
+        if self._timer is None:
+            self._waiting += data
+            if len(self._waiting) > _MOST_WAITING and self._transport is not None:
+                self._transport.pause_reading()
+            self._queue()
             return
         self._header += data
         read = read_header(self._header)
@@ -116,34 +133,80 @@ class Gate(asyncio.Protocol):
         elif read is not None:
             self._arrived(read)
 
+    def eof_received(self) -> None:
+        """Nobody logs in who says no more: None has the connection closed."""
+        if self._ssh is not None:
+            self._ssh.eof_received()
+
+    def pause_writing(self) -> None:
+        """For SSH to know."""
+        if self._ssh is not None:
+            self._ssh.pause_writing()
+
+    def resume_writing(self) -> None:
+        """For SSH to know."""
+        if self._ssh is not None:
+            self._ssh.resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """It went before SSH began."""
-        del exc
+        """It went before it had logged in; what it said last is of no interest."""
+        self._over = True
+        self._waiting = b""
         self._stop_timer()
         if self._leaving:
             self._leaving = False
             self._hall.farewells -= 1
-        if self._ticket is not None:
+        if self._ssh is not None:
+            self._ssh.connection_lost(exc)
+        elif self._ticket is not None:
             self._ticket.leave()
+
+    def logged_in(self) -> None:
+        """Step aside, as soon as SSH is done with what it is at."""
+        asyncio.get_running_loop().call_soon(self._step_aside)
 
     def _arrived(self, header: Header) -> None:
         self._stop_timer()
+        self._peer = header.source
         if header.source is not None and self._ticket is not None:
             refused = self._hall.lobby.move(self._ticket, header.source[0])
             if refused is not None:
+                self._ticket = None
                 self._turn_away(refused)
                 return
-        self._step_aside(header.source, self._header[header.size :])
+        self._waiting = self._header[header.size :]
+        self._queue()
 
-    def _step_aside(self, peer: tuple[str, int] | None, early: bytes) -> None:
+    def _queue(self) -> None:
+        if not self._queued and self._ticket is not None:
+            self._queued = True
+            self._hall.turns.want(self._ticket.block, self._ticket.number, self._turn)
+
+    def _turn(self) -> None:
+        """Begin SSH, or go on with it."""
+        self._queued = False
         transport, ticket = self._transport, self._ticket
-        if transport is None or ticket is None:
+        if self._over or transport is None or ticket is None or transport.is_closing():
             return
-        protocol = self._hall.entrance(lambda link: Watched(self._hall, link, ticket), peer)
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        if early:
-            protocol.data_received(early)
+        if self._ssh is None:
+            self._ssh = self._hall.entrance(lambda link: Watched(self._hall, link, ticket, self.logged_in), self._peer)
+            self._ssh.connection_made(transport)
+        self._pass_on(transport, self._ssh)
+
+    def _pass_on(self, transport: asyncio.Transport, ssh: ClientSide) -> None:
+        waiting, self._waiting = self._waiting, b""
+        if len(waiting) > _MOST_WAITING:
+            transport.resume_reading()
+        if waiting:
+            ssh.data_received(waiting)
+
+    def _step_aside(self) -> None:
+        transport, ssh = self._transport, self._ssh
+        if self._over or transport is None or ssh is None:
+            return
+        self._over = True
+        self._pass_on(transport, ssh)
+        transport.set_protocol(ssh)
 
     def _turn_away(self, why: Bound) -> None:
         """Say why, wait until it was read, and close."""
@@ -176,14 +239,16 @@ class Gate(asyncio.Protocol):
 class Watched(Door):
     """A door that gives the connection's place back, and says why nobody came through it."""
 
-    def __init__(self, hall: Hall, link: ClientLink, ticket: Ticket) -> None:
+    def __init__(self, hall: Hall, link: ClientLink, ticket: Ticket, logged_in: Callable[[], None]) -> None:
         super().__init__(hall.house, link)
         self._hall = hall
         self._ticket = ticket
+        self._logged_in = logged_in
 
     def authenticated(self, login: str, blob: bytes) -> None:
-        """In: makes room for nobody any more."""
+        """In: makes room for nobody any more, and waits for no turn."""
         self._ticket.admitted()
+        self._logged_in()
         super().authenticated(login, blob)
 
     def closed(self, exc: Exception | None) -> None:

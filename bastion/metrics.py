@@ -131,6 +131,7 @@ class Metrics(Collector):
         yield _by("connections_refused", "TCP connections turned away, by reason.", "reason", hall.refused)
         yield _gauge("connections", "TCP connections now, logged in or not.", len(hall.lobby))
         yield _gauge("connections_waiting", "Of these, not logged in yet.", hall.lobby.waiting)
+        yield _gauge("login_steps_waiting", "Steps of logins that wait for their turn.", len(hall.turns))
         yield _gauge("addresses_waiting", "Addresses that those come from.", hall.lobby.addresses_waiting)
         yield _by(
             "logins_abandoned", "Connections that ended before they had logged in, by reason.", "reason", hall.abandoned
