@@ -92,7 +92,7 @@ class PodDirectory:
         self._table = Table()
         self._fan_out = FanOut()
         self.lists = 0
-        patterns = any("*" in one or "?" in one or "[" in one for one in rules.namespaces)
+        patterns = any("*" in one for one in rules.namespaces)
         self._mirrors = [Mirror(None)] if patterns else [Mirror(one) for one in dict.fromkeys(rules.namespaces)]
 
     async def run(self) -> None:

@@ -16,6 +16,9 @@ Call `configure` at the end of `jupyterhub_config.py`:
 At the end, because it adds to what is there (services, roles, the spawner class) and a later assignment
 would throw that away. Whatever the spawner already does (forms, hooks, profiles) goes on: the spawner class
 is extended, nothing of it is replaced. JupyterHub 5.5 and 6.
+
+With KubeSpawner the box also marks the pod, so that the bastion finds it: the label that it selects by, and
+annotations for the run, exactly, and for the ports. `user_options` cannot write any of these.
 """
 
 from __future__ import annotations
@@ -46,6 +49,15 @@ SERVICE_SCOPES = ("list:users", "read:servers", "read:users", "read:users:shares
 """What the api asks JupyterHub with its own token: who runs which server since when, groups, shares, and when a user
 was made, since a name may be given to somebody else."""
 
+LABEL = ("ssh-bastion-server/notebook", "true")
+"""The label of pods with SSH; older bastions selected by it too, and so do NetworkPolicies."""
+
+ANNOTATION = "jupyterhub-bastion/"
+"""Followed by `instance` (JupyterHub's `started` of the run, in microseconds), `ssh-port`, `key-port`."""
+
+IN_PODS = {"SSH_BASTION_SSH_PORT": "2222", "SSH_BASTION_KEY_PORT": "8080"}
+"""A pod has an address of its own, so its ports can be the same everywhere, and a NetworkPolicy can name them."""
+
 CHECK_BOX = f"""
 <div class="form-check mb-3">
   <input class="form-check-input" type="checkbox" id="{OPTION}" name="{OPTION}" value="on">
@@ -56,20 +68,23 @@ CHECK_BOX = f"""
 
 @dataclass(frozen=True, slots=True)
 class PodSide:
-    """How the pod side is started in front of the single-user server, and where it finds the api."""
+    """How the pod side is started in front of the single-user server, and where it finds the api.
+
+    Without a command the image starts it by itself, when `SSH_BASTION_ENABLE` is set.
+    """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def wrap(self, server: Sequence[str]) -> list[str]:
-        return [*self.command, "--", *server]
+        return [*self.command, "--", *server] if self.command else list(server)
 
 
 def configure(
     c: Config,
     *,
     public_url: str,
-    pod_side: str | Path,
+    pod_side: str | Path | None,
     service: str = "ssh",
     api_token: str | None = None,
     api_token_file: str | Path | None = None,
@@ -81,7 +96,8 @@ def configure(
     """Add the api as a service, its role, the users' scopes and the check box to the configuration `c`.
 
     public_url       where browsers reach the api, without a trailing slash
-    pod_side         the pod side's folder or file, as the single-user server's machine sees it
+    pod_side         the pod side's folder or file, as the single-user server's machine sees it; None: the image
+                     starts the pod side itself
     service          the service's name; scopes and the OAuth client id follow from it
     api_token[_file] the secret shared with the api; default: the variable SSH_BASTION_HUB_TOKEN
     api_url          where pods reach the api; default: public_url
@@ -103,15 +119,19 @@ def configure(
     }
     scopes = {f"access:services!service={service}", f"{connect}!user"} | ({"shares!user"} if sharing else set())
     grant_users(c, scopes)
+    spawner = _spawner_class(c)
+    in_pods = is_kubespawner(spawner)
     pods = PodSide(
-        command=(pod_python, str(pod_side)),
+        command=() if pod_side is None else (pod_python, str(pod_side)),
         environment={
             "SSH_BASTION_ENABLE": "1",
             "SSH_BASTION_API_URL": (api_url or public_url).rstrip("/"),
+            **(IN_PODS if in_pods else {}),
             **(pod_environment or {}),
         },
     )
-    c.JupyterHub.spawner_class = with_ssh(_spawner_class(c), pods)
+    extended = with_ssh(spawner, pods)
+    c.JupyterHub.spawner_class = in_marked_pods(extended, pods) if in_pods else before_the_server(extended, pods)
 
 
 def service_entry(service: str, public_url: str, token: str) -> dict[str, Any]:
@@ -158,8 +178,6 @@ def with_ssh(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
     """The spawner class with the check box; everything it did before it still does."""
 
     class SshSpawner(spawner):  # type: ignore[misc]
-        cmd: list[str] | None
-
         @property
         def ssh_enabled(self) -> bool:
             """`user_options` is whatever the user sent: this one boolean is all that is taken from it."""
@@ -184,6 +202,15 @@ def with_ssh(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
             environment: dict[str, str] = super().get_env()
             return {**environment, **pods.environment} if self.ssh_enabled else environment
 
+    return SshSpawner
+
+
+def before_the_server(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
+    """The spawner of processes or containers that starts the pod side, which becomes the server."""
+
+    class SshSpawner(spawner):  # type: ignore[misc]
+        cmd: list[str] | None
+
         async def start(self) -> Any:
             """The object outlives the run, so the command is put back: the next run may be without SSH."""
             plain = self.cmd
@@ -195,6 +222,56 @@ def with_ssh(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
                 self.cmd = plain
 
     return SshSpawner
+
+
+def in_marked_pods(spawner: type[Spawner], pods: PodSide) -> type[Spawner]:
+    """The same for KubeSpawner, where profiles may choose another command at the last moment: the finished pod is
+    changed, before the administrator's `modify_pod_hook` sees it."""
+
+    class SshKubeSpawner(spawner):  # type: ignore[misc]
+        async def get_pod_manifest(self) -> Any:
+            pod = await maybe_future(super().get_pod_manifest())
+            if self.ssh_enabled:
+                mark(pod, pods, instance_id(self.orm_spawner.started))
+            return pod
+
+    return SshKubeSpawner
+
+
+def mark(pod: Any, pods: PodSide, instance: int) -> None:
+    """Make a pod (`V1Pod`) one with SSH: its label, its annotations, its port, and the pod side before its command."""
+    ssh_port, key_port = (pods.environment[name] for name in IN_PODS)
+    notebook = pod.spec.containers[0]
+    if notebook.args:
+        notebook.args = pods.wrap(notebook.args)
+    elif pods.command:
+        raise NoCommand
+    pod.metadata.labels = {**(pod.metadata.labels or {}), LABEL[0]: LABEL[1]}
+    pod.metadata.annotations = {
+        **(pod.metadata.annotations or {}),
+        f"{ANNOTATION}instance": str(instance),
+        f"{ANNOTATION}ssh-port": ssh_port,
+        f"{ANNOTATION}key-port": key_port,
+    }
+    own_port = notebook.ports[0]  # KubeSpawner always names the server's; ours is of the same class
+    notebook.ports = [*notebook.ports, type(own_port)(name="ssh", container_port=int(ssh_port), protocol="TCP")]
+
+
+class NoCommand(Exception):
+    """The pod side cannot stand in front of a command that only the image knows."""
+
+    jupyterhub_message = (
+        "SSH cannot be enabled: this hub does not say what its images run. "
+        "Its administrator has to set KubeSpawner.cmd, or pod_side=None for images that start SSH themselves."
+    )
+
+    def __str__(self) -> str:
+        return self.jupyterhub_message
+
+
+def is_kubespawner(spawner: type[Spawner]) -> bool:
+    """Whether it is KubeSpawner or made from it, without importing it where it may not be installed."""
+    return any(each.__module__.partition(".")[0] == "kubespawner" for each in spawner.__mro__)
 
 
 def _spawner_class(c: Config) -> Any:

@@ -74,7 +74,7 @@ def test_an_empty_configuration_gets_the_service_and_the_least_that_it_needs(con
     assert role["scopes"] == ["list:users", "read:servers", "read:users", "read:users:shares"]
     assert granted(result) - {"self"} == USER_SCOPES
     assert result["custom_scopes"] == ["custom:ssh:connect"]
-    assert result["spawner"][1] == "LocalProcessSpawner"
+    assert result["spawner"][2] == "LocalProcessSpawner"
 
 
 def test_what_was_there_stays(configured: Any) -> None:
@@ -89,7 +89,7 @@ def test_what_was_there_stays(configured: Any) -> None:
     assert [service["name"] for service in result["services"]] == ["theirs", "ssh"]
     assert "theirs" in [role["name"] for role in result["roles"]]
     assert result["custom_scopes"] == ["custom:ssh:connect", "custom:theirs:read"]
-    assert result["spawner"][1] == "SimpleLocalProcessSpawner"
+    assert result["spawner"][2] == "SimpleLocalProcessSpawner"
 
 
 def test_what_was_only_added_to_the_defaults_stays_too(configured: Any) -> None:

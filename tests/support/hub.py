@@ -28,6 +28,7 @@ from urllib.parse import quote
 import anyio
 import httpx
 
+from tests.support.kube.cluster import FakeCluster
 from tests.support.processes import die_with_parent, end_marked
 
 HERE = Path(__file__).parent
@@ -79,6 +80,8 @@ class Hub:
     pod_environment: Mapping[str, str] = field(default_factory=dict)
     existing_form: bool = False
     """True: the administrator has a spawn form and hooks already."""
+    cluster: FakeCluster | None = None
+    """Where KubeSpawner makes pods; None: servers are processes of this machine."""
     log_level: str = "INFO"
     public_url: str = ""
     """Where the api is said to be; the OAuth redirect goes there. Default: a free port on loopback."""
@@ -119,6 +122,7 @@ class Hub:
             "LANG": "C.UTF-8",
             "HUB_UNDER_TEST": str(settings),
             MARKER: self._marker,
+            **({"KUBECONFIG": str(self.cluster.kubeconfig())} if self.cluster is not None else {}),
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -206,6 +210,7 @@ class Hub:
             "server_args": server_args,
             "public_url": self.public_url,
             "existing_form": self.existing_form,
+            "kubernetes": self.cluster is not None,
             "pod_side": str(self.pod_side),
             "pod_environment": dict(self.pod_environment),
         }

@@ -56,6 +56,8 @@ c.SharedPasswordAuthenticator.admin_password = given["admin_password"]
 c.Authenticator.allow_all = True
 c.Authenticator.admin_users = {"admin"}
 c.JupyterHub.last_activity_interval = 3600
+# JupyterHub makes names small at login; a site's own authenticator need not.
+c.Authenticator.username_map = {"bob.smith@example.org": "Bob.Smith@example.org"}
 
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = f"{given['folder']}/home/{{username}}"
@@ -65,7 +67,33 @@ c.Spawner.environment = {given["marker"]: given["marker_value"]}
 c.Spawner.cmd = given["server_command"]
 c.Spawner.args = given["server_args"]
 
-if given["existing_form"]:
+if given["kubernetes"]:
+    c.JupyterHub.spawner_class = "kubespawner.KubeSpawner"
+    c.KubeSpawner.namespace = "hub"
+    c.KubeSpawner.image = "notebook"
+    c.KubeSpawner.delete_grace_period = 1
+    c.KubeSpawner.environment = {given["marker"]: given["marker_value"]}
+
+if given["kubernetes"] and given["existing_form"]:
+
+    def note_the_pod(spawner, pod):
+        pod.metadata.annotations["seen-by-hook"] = ",".join(sorted(pod.metadata.labels))
+        return pod
+
+    c.KubeSpawner.modify_pod_hook = note_the_pod
+    c.KubeSpawner.profile_list = [
+        {"display_name": "Small", "slug": "small", "default": True},
+        {
+            "display_name": "Large",
+            "slug": "large",
+            "kubespawner_override": {
+                "extra_labels": {"size": "large"},
+                "environment": {"SIZE": "large"},
+                "cmd": [*given["server_command"], "as-the-profile-has-it"],
+            },
+        },
+    ]
+elif given["existing_form"]:
 
     def size_from_form(form_data):
         return {"size": form_data["size"][0]}
