@@ -109,8 +109,14 @@ def find(host_key: Path) -> Sshd:
     done = _run([program, "-T", "-f", "/dev/null", "-h", str(host_key), "-o", _PROBE])
     if done.returncode != 0:
         raise SshdError(f"sshd does not run here, so SSH stays off: {_last_line(done.stderr)}.")
-    pairs = (line.partition(" ") for line in done.stdout.decode("utf-8", "replace").splitlines())
-    return Sshd(program=program, defaults={keyword: value for keyword, _, value in pairs})
+    return Sshd(program=program, defaults=settings_shown(done.stdout))
+
+
+def settings_shown(output: bytes) -> dict[str, str]:
+    """What `sshd -T` prints, keyword in lower case -> value. Up to OpenSSH 10.0 keywords come in lower case, by 10.6
+    as the manual writes them."""
+    pairs = (line.partition(" ") for line in output.decode("utf-8", "replace").splitlines())
+    return {keyword.lower(): value for keyword, _, value in pairs}
 
 
 def is_locked(account: Account) -> bool:
