@@ -1,6 +1,6 @@
 """Why: what a bastion leaves behind is inside its process, so the tests run one that counts itself when asked.
 
-It is the bastion, plus one signal: SIGUSR1 collects garbage and writes what is left to the file in BASTION_COUNTS.
+It is the bastion, plus one signal: SIGUSR1 collects garbage and writes what is left to the file in COUNTS_OF_BASTION.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+
+from bastion.__main__ import main as bastion
 
 COUNTED = (
     "ClientSide",
@@ -33,9 +35,7 @@ COUNTED = (
 
 def main() -> int:
     """`python -m tests.clients.counted_bastion serve`."""
-    place = Path(os.environ.pop("BASTION_COUNTS"))
-    # imported here: what it imports must not find the variable, which is no setting of the bastion
-    from bastion.__main__ import main as bastion
+    place = Path(os.environ["COUNTS_OF_BASTION"])
 
     def count(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -56,10 +56,18 @@ def main() -> int:
 
 
 def _descriptors() -> Iterator[str]:
-    """What each file descriptor is: "socket", "pipe" or a path."""
+    """What each file descriptor is: "tcp PORT" for a connection to that port, else "socket", "pipe" or a path."""
+    ports = dict(_ports())
     for one in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the one that lists them
-            yield str(one.readlink()).split(":", maxsplit=1)[0]
+            name = str(one.readlink())
+            yield ports.get(name, name.split(":", maxsplit=1)[0])
+
+
+def _ports() -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        yield f"socket:[{fields[9]}]", f"tcp {int(fields[2].split(':')[1], 16)}"
 
 
 if __name__ == "__main__":

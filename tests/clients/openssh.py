@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
+from ca.names import Server
 from tests.support.system import Person, unix_user
 
 LIMIT = 90.0
@@ -45,12 +47,12 @@ class OpenSSH:
         """A release of Debian's, or the machine's for "own". Raises Missing."""
         if suite == "own":
             return cls()
-        folder = _cache() / suite
+        folder = cache() / suite
         if (folder / "bin" / "ssh").exists():
             return cls(folder)
         with contextlib.suppress(OSError):
-            raise Missing(f"OpenSSH of Debian {suite}: {(_cache() / f'{suite}.why').read_text().strip()}")
-        raise Missing(f"OpenSSH of Debian {suite} is not in {_cache()}: run deploy/dev/openssh10")
+            raise Missing(f"OpenSSH of Debian {suite}: {(cache() / f'{suite}.why').read_text().strip()}")
+        raise Missing(f"OpenSSH of Debian {suite} is not in {cache()}: run deploy/dev/openssh10")
 
     def program(self, name: str) -> str:
         return name if self.folder is None else str(self.folder / "bin" / name)
@@ -63,7 +65,8 @@ class OpenSSH:
         return int(found[1]), int(found[2])
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where `deploy/dev/openssh10` puts releases, a folder per suite."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("OPENSSH10_ROOT") or home / "jupyterhub-bastion" / "openssh10")
 
@@ -84,14 +87,20 @@ class Way:
     openssh: OpenSSH
     short: Path
     """A folder with a short name, of this row alone."""
+    server: str = ""
+    """Which of the person's servers."""
 
     @property
     def host(self) -> str:
-        return "127.0.0.1" if self.mode is Mode.DIRECT else f"{self.person.user}.hub"
+        return "127.0.0.1" if self.mode is Mode.DIRECT else f"{self._name}.hub"
 
     @property
     def login(self) -> str:
-        return self.person.user if self.mode is Mode.DIRECT else unix_user()
+        return self._name if self.mode is Mode.DIRECT else unix_user()
+
+    @property
+    def _name(self) -> str:
+        return Server(self.person.user, self.server).login
 
     @property
     def target(self) -> str:
@@ -144,10 +153,11 @@ class Way:
     def _end(
         self, command: list[str | bytes], data: bytes | None, env: Mapping[str, str] | None
     ) -> subprocess.CompletedProcess[bytes]:
-        given = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
-        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
             command, env=self.environment(env), capture_output=True, timeout=LIMIT, check=False, **given
         )
+        return done
 
     def ssh(
         self, *arguments: str | bytes, data: bytes | None = b"", env: Mapping[str, str] | None = None
@@ -155,9 +165,7 @@ class Way:
         """`ssh_command`, to its end."""
         return self._end(self.ssh_command(*arguments), data, env)
 
-    def says(
-        self, *arguments: str | bytes, data: bytes | None = b"", env: Mapping[str, str] | None = None
-    ) -> bytes:
+    def says(self, *arguments: str | bytes, data: bytes | None = b"", env: Mapping[str, str] | None = None) -> bytes:
         """What a command prints; it must succeed and print nothing on its standard error."""
         done = self.ssh(*arguments, data=data, env=env)
         assert (done.returncode, done.stderr) == (0, b""), done

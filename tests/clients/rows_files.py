@@ -38,7 +38,7 @@ def scp_old(way: Way) -> None:
     _scp(way, "-O")
 
 
-@row(ROWS, "sftp batch: everything that changes something", jump=True, newer=True)
+@row(ROWS, "sftp batch: everything that changes something")
 def sftp(way: Way) -> None:
     source, there, back = way.short / "source", way.short / "there", way.short / "back"
     tree(source)
@@ -91,7 +91,7 @@ def sftp_many(way: Way) -> None:
     assert contents(there) == contents(source)
 
 
-@row(ROWS, "rsync, both ways, with delete and a second run that sends nothing", jump=True, newer=True)
+@row(ROWS, "rsync, both ways, with delete and a second run that sends nothing", jump=True)
 def rsync(way: Way) -> None:
     need("rsync")
     source, there, back = way.short / "source", way.short / "there", way.short / "back"
@@ -114,7 +114,7 @@ def rsync(way: Way) -> None:
     assert_same(source, back)
 
 
-@row(ROWS, "git: push and clone two thousand files", jump=True, newer=True)
+@row(ROWS, "git: push and clone two thousand files")
 def git(way: Way) -> None:
     need("git")
     source, there, back = way.short / "source", way.short / "there.git", way.short / "back"
@@ -123,11 +123,7 @@ def git(way: Way) -> None:
         "GIT_SSH_COMMAND": way.remote_shell,
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_CONFIG_NOSYSTEM": "1",
-        **{
-            f"GIT_{who}_{what}": "alice@example.org"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        },
+        **{f"GIT_{who}_{what}": "alice@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
     run = _runner(way, env)
     run("git", "init", "-q", "-b", "main", str(source))

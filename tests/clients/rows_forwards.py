@@ -124,9 +124,7 @@ def everything_at_once(way: Way) -> None:
         with ThreadPoolExecutor(12) as pool:
             busy = [pool.submit(ask, port) for port in (forward, back) * 3]
             busy += [pool.submit(lambda: ask(through_socks(socks, target))) for _ in range(3)]
-            shell = way.ssh(
-                "-tt", *control, "--", data=b"stty -echo; echo $((6*7)); exit 5\n", env={"TERM": "xterm"}
-            )
+            shell = way.ssh("-tt", *control, "--", data=b"stty -echo; echo $((6*7)); exit 5\n", env={"TERM": "xterm"})
             for one in busy:
                 one.result()
         assert shell.returncode == 5

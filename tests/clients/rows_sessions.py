@@ -38,9 +38,7 @@ def shell(way: Way) -> None:
 
 @row(ROWS, "ssh -tt: a shell on a terminal", jump=True, newer=True)
 def terminal(way: Way) -> None:
-    done = way.ssh(
-        "-tt", "--", data=b"stty -echo; tty; stty size; echo $((6*7)); exit 7\n", env={"TERM": "xterm"}
-    )
+    done = way.ssh("-tt", "--", data=b"stty -echo; tty; stty size; echo $((6*7)); exit 7\n", env={"TERM": "xterm"})
     assert done.returncode == 7, done
     assert b"/dev/pts/" in done.stdout
     assert b"\r\n42\r\n" in done.stdout
@@ -200,9 +198,7 @@ def x11_trusted(way: Way) -> None:
 @row(ROWS, "ssh SendEnv and SetEnv: what the pod accepts arrives", jump=True)
 def send_env(way: Way) -> None:
     chosen = ("-o", "SendEnv=LC_SENT", "-o", "SetEnv=LC_SET=blue", "-o", "SendEnv=SECRET", "--")
-    said = way.says(
-        *chosen, "echo $LC_SENT $LC_SET ${SECRET-none}", env={"LC_SENT": "g\u00fcn", "SECRET": "x"}
-    )
+    said = way.says(*chosen, "echo $LC_SENT $LC_SET ${SECRET-none}", env={"LC_SENT": "g\u00fcn", "SECRET": "x"})
     assert said == "g\u00fcn blue none\n".encode()
 
 
@@ -213,9 +209,7 @@ def rekey(way: Way) -> None:
 
 @row(ROWS, "ssh -C goes on, compressed or not", jump=True, newer=True)
 def compression(way: Way) -> None:
-    assert way.says("-C", "--", "cat", data=LOAD[:3_000_000] + bytes(3_000_000)) == LOAD[:3_000_000] + bytes(
-        3_000_000
-    )
+    assert way.says("-C", "--", "cat", data=LOAD[:3_000_000] + bytes(3_000_000)) == LOAD[:3_000_000] + bytes(3_000_000)
 
 
 @row(ROWS, "ssh with each cipher that is offered")
@@ -255,9 +249,7 @@ def tar(way: Way) -> None:
     tree(source)
     for folder in (there, back):
         folder.mkdir()
-    packed = subprocess.run(
-        ["tar", "-C", str(source), "-cf", "-", "."], capture_output=True, check=True
-    ).stdout
+    packed = subprocess.run(["tar", "-C", str(source), "-cf", "-", "."], capture_output=True, check=True).stdout
     assert way.says(f"tar -C {there} -xf -", data=packed) == b""
     assert_same(source, there)
     again = way.says(f"tar -C {there} -czf - .", data=None)
@@ -269,9 +261,7 @@ def tar(way: Way) -> None:
 def no_input(way: Way) -> None:
     ssh = " ".join(map(shlex.quote, map(str, way.ssh_command("-n", "--"))))
     script = f"printf '1\\n2\\n3\\n' | while read i; do {ssh} echo got $i; done"
-    done = subprocess.run(
-        ["sh", "-c", script], env=way.environment(), capture_output=True, timeout=60, check=True
-    )
+    done = subprocess.run(["sh", "-c", script], env=way.environment(), capture_output=True, timeout=60, check=True)
     assert done.stdout == b"got 1\ngot 2\ngot 3\n"
 
 
@@ -279,18 +269,14 @@ def no_input(way: Way) -> None:
 def here_document(way: Way) -> None:
     ssh = " ".join(map(shlex.quote, map(str, way.ssh_command())))
     script = f"{ssh} sh -s one 'two' << 'EOF'\nset -e\nfor i in \"$@\"; do echo $i; done\nexit 3\nEOF\n"
-    done = subprocess.run(
-        ["sh", "-c", script], env=way.environment(), capture_output=True, timeout=60, check=False
-    )
+    done = subprocess.run(["sh", "-c", script], env=way.environment(), capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (3, b"one\ntwo\n")
 
 
 # -- what editors and tools do
 
 
-@row(
-    ROWS, "Ansible: ControlPersist, a module on the input of python3, with and without a terminal", newer=True
-)
+@row(ROWS, "Ansible: ControlPersist, a module on the input of python3, with and without a terminal", newer=True)
 def ansible(way: Way) -> None:
     shared = (
         "-C",
@@ -310,9 +296,7 @@ def ansible(way: Way) -> None:
         f"put {_written(way.short / 'module.py', module)} {way.short}/AnsiballZ.py\n".encode()
     ))  # fmt: skip
     assert put.returncode == 0, put
-    on_terminal = way.ssh(
-        "-tt", *shared, *never, "--", f"/bin/sh -c 'python3 {way.short}/AnsiballZ.py && sleep 0'"
-    )
+    on_terminal = way.ssh("-tt", *shared, *never, "--", f"/bin/sh -c 'python3 {way.short}/AnsiballZ.py && sleep 0'")
     assert on_terminal.stdout.split() == [b'{"changed":', b"true,", b'"argv":', b"1}"]
     assert way.ssh(*shared, "-O", "exit", "--").returncode == 0
 
@@ -355,13 +339,9 @@ def vs_code(way: Way) -> None:
     head -n 1 {log}
     """
     socks, local_port = free_port(), free_port()
-    with way.session(
-        "-T", "-D", str(socks), "-o", "ConnectTimeout=15", "--", "bash --login -c bash"
-    ) as client:
+    with way.session("-T", "-D", str(socks), "-o", "ConnectTimeout=15", "--", "bash --login -c bash") as client:
         assert client.stdin is not None
-        client.stdin.write(
-            install.encode()
-        )  # the input stays open: the connection lives as long as the window
+        client.stdin.write(install.encode())  # the input stays open: the connection lives as long as the window
         remote = _port(_Lines(client).line())
         try:
             for number in range(3):
