@@ -66,7 +66,6 @@ GOOD_LINE = key(11).line
         {"trust": {"user": [GOOD_LINE] * 17, "host": [GOOD_LINE], "hop": [GOOD_LINE]}},
         {"revocations": None},
     ],
-    ids=str,
 )
 def test_a_state_that_cannot_be_read_is_no_state(changed: dict[str, Any]) -> None:
     with pytest.raises(AuthorityUnavailable):
@@ -97,7 +96,6 @@ def test_a_state_without_a_field_is_no_state() -> None:
         {"servers": {"alice": None}},
         {"and_also": "everything by bob"},
     ],
-    ids=str,
 )
 def test_one_revocation_that_cannot_be_read_makes_all_unusable(changed: dict[str, Any]) -> None:
     with pytest.raises(AuthorityUnavailable):
