@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "deploy" / "images"
-RECIPES = ("Dockerfile", "Dockerfile.notebook")
+RECIPES = ("Dockerfile", "Dockerfile.notebook", "Dockerfile.openssh")
 
 
 def steps(recipe: str) -> list[str]:
