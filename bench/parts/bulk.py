@@ -53,11 +53,12 @@ async def connected(stage: Stage, route: Route, cipher: Cipher) -> AsyncIterator
     """A connection to the pod that sessions can share."""
     socket = stage.folder / f"m-{route.value}"
     command = [*stage.ssh(route, cipher), "-M", "-S", str(socket), "-N", route.value]
-    async with running(command) as master, asyncio.timeout(60):
-        while not socket.exists():
-            if master.returncode is not None:
-                raise RuntimeError(f"ssh could not connect by {route.value}")
-            await asyncio.sleep(0.02)
+    async with running(command) as master:
+        async with asyncio.timeout(60):
+            while not socket.exists():
+                if master.returncode is not None:
+                    raise RuntimeError(f"ssh could not connect by {route.value}")
+                await asyncio.sleep(0.02)
         yield
 
 
