@@ -82,7 +82,8 @@ class Authenticator:
         if not self._informed():
             return Refusal(
                 Reason.UNAVAILABLE,
-                "The bastion has not heard from JupyterHub for too long and lets nobody new in. Try again in a minute.",
+                "The bastion has not heard for too long which servers run, and lets nobody new in. "
+                "Try again in a minute.",
             )
         return judged
 

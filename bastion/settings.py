@@ -185,6 +185,10 @@ class DirectorySettings(Group):
     """Whom the bastion logs in as, in pods with our pod side that do not say otherwise (annotation
     `jupyterhub-bastion/unix-user`). Pods without it take connections in jump mode only."""
 
+    watch_seconds: Annotated[int, Field(ge=1, le=300)] = 30
+    """How long one watch request lasts: a connection to the Kubernetes API that was cut without a word is noticed 5 s
+    after that. Far below `max_age`."""
+
     kube_api_host: str | None = None
     """Host of the Kubernetes API. Empty: the one that Kubernetes tells its pods."""
 

@@ -30,4 +30,4 @@ async def open_directory(
         key_port=settings.key_port,
         unix_user=settings.unix_user,
     )
-    return PodDirectory(cluster, rules, settings.selector)
+    return PodDirectory(cluster, rules, settings.selector, watch_seconds=settings.watch_seconds)

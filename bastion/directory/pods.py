@@ -7,11 +7,11 @@ each namespace, for ever:
       │ ^
       │ └── after a pause ── anything but a proper end: 410, a broken or silent connection, what is no JSON
       v
-    watch for WATCH_SECONDS ──> each event is told at once ──> its proper end: watch on from there
+    watch for `watch_seconds` ──> each event is told at once ──> its proper end: watch on from there
 
 So a stop that happened while nobody listened is told by the next list, and a connection that was cut without a word is
 noticed when the watch should have ended. Times, after the API is there again: the longest pause, and one list. For a
-silent cut: WATCH_SECONDS, the margin, and one list. Until then nothing is guessed: the last word stays and grows
+silent cut: `watch_seconds`, the margin, and one list. Until then nothing is guessed: the last word stays and grows
 old, and past `max_age` nobody new is let in.
 """
 
@@ -29,9 +29,6 @@ from bastion.directory.podapi import Event, HistoryGone, Kind, KubeError, PodApi
 from bastion.directory.podspec import USUAL, Judged, PodRules, Unusable, read_pod, uid_of
 from bastion.directory.table import MAX_AGE, Ambiguous, Change, Found, Pod, Started, Stopped, Table
 from ca.names import Instance, Server
-
-WATCH_SECONDS = 30
-"""How long one watch request lasts. Taking it up again costs one request; it bounds how long a cut goes unnoticed."""
 
 SLICE = 100
 """Pods that are taken in, one after the other, before others have their turn."""
@@ -79,7 +76,7 @@ class PodDirectory:
         *,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
-        watch_seconds: int = WATCH_SECONDS,
+        watch_seconds: int = 30,
     ) -> None:
         """`rules.namespaces` are watched one by one; a pattern among them means one watch over all namespaces, of
         which the others are left out."""

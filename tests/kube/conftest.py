@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -54,17 +54,20 @@ class KubeSystem:
         await self.system.listed(user, server)
 
 
-def running(release: str, factory: pytest.TempPathFactory, **how: bool) -> Iterator[KubeSystem]:
+def running(
+    release: str, factory: pytest.TempPathFactory, settings: Mapping[str, str] | None = None, **how: bool
+) -> Iterator[KubeSystem]:
     cluster = FakeCluster(factory.mktemp("cluster"))
     cluster.start()
     hub = Hub(factory.mktemp("hub"), release, pod_environment=POD_SIDE, cluster=cluster, **how)  # type: ignore[arg-type]
-    settings = {
+    chosen = {
         "BASTION_DIRECTORY_SOURCE": "kubernetes",
         "BASTION_DIRECTORY_KUBECONFIG": str(cluster.kubeconfig()),
         "BASTION_DIRECTORY_UNIX_USER": unix_user(),
         "BASTION_LOGIN_JUMP_NAMES": "jump,limited-user",
+        **(settings or {}),
     }
-    system = System(hub, factory.mktemp("system"), bastion_settings=settings)
+    system = System(hub, factory.mktemp("system"), bastion_settings=chosen)
     try:
         hub.start()
         system.start()

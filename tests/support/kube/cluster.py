@@ -62,16 +62,14 @@ class FakeCluster:
         """Forget the history."""
         self._do(self._store.compact)
 
-    def cut_silently(self) -> None:
-        """Whoever watches now hears nothing any more, and no end either; new requests are answered."""
-        self._do(self._cut)
+    def cut_silently(self, selector: str = "") -> None:
+        """Whoever watches now with a selector that contains this hears nothing any more, and no end either; new
+        requests are answered."""
+        self._do(lambda: self._server.cut(selector))
 
     def hang(self, on: bool = True) -> None:
         """New requests are taken and never answered."""
         self._do(lambda: setattr(self._server, "hung", on))
-
-    def _cut(self) -> None:
-        self._server.cuts += 1
 
     @property
     def url(self) -> str:

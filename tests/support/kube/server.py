@@ -7,6 +7,7 @@ import base64
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -26,13 +27,25 @@ KINDS = {
 BOOKMARK_SECONDS = 60.0
 
 
+@dataclass(eq=False)
+class Watch:
+    """One watch request. `cut`: the way back to its client is gone, and neither side is told."""
+
+    selector: str
+    cut: bool = False
+
+    async def unless_cut(self) -> None:
+        if self.cut:
+            await asyncio.Event().wait()
+
+
 class ApiServer:
-    """Answers for one store. `end_pod` is told of pods that are to end; `cuts` counts silent cuts."""
+    """Answers for one store. `end_pod` is told of pods that are to end."""
 
     def __init__(self, store: Store, end_pod: Callable[[Key, int], None]) -> None:
         self.store = store
         self._end_pod = end_pod
-        self.cuts = 0
+        self._watches: set[Watch] = set()
         self.hung = False
         self.requests: list[str] = []
 
@@ -101,26 +114,39 @@ class ApiServer:
         items = matching[after : after + limit]
         return web.json_response({"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": items})
 
+    def cut(self, selector: str) -> None:
+        """Cut each watch whose selector contains this."""
+        for watch in self._watches:
+            watch.cut = watch.cut or selector in watch.selector
+
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         version = int(request.query.get("resourceVersion") or 0)
-        resource, matches, cuts = request.match_info["resource"], _matcher(request), self.cuts
+        if 0 < version < self.store.compacted:
+            await response.write(line("ERROR", _expired_body()))
+            return response
+        watch = Watch(request.query.get("labelSelector", ""))
+        self._watches.add(watch)
+        try:
+            await self._stream(request, response, watch, version)
+        finally:
+            self._watches.discard(watch)
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse, watch: Watch, version: int) -> None:
+        resource, matches = request.match_info["resource"], _matcher(request)
         if version == 0:
             version = self.store.version
             for key, one in list(self.store.objects.items()):
                 if key[0] == resource and matches(one):
                     await response.write(line("ADDED", one))
-        elif version < self.store.compacted:
-            await response.write(line("ERROR", _expired_body()))
-            return response
         loop = asyncio.get_running_loop()
         end = loop.time() + float(request.query.get("timeoutSeconds") or 1800)
         bookmarks = request.query.get("allowWatchBookmarks", "").lower() in ("true", "1")
         due = loop.time() + BOOKMARK_SECONDS
         while (now := loop.time()) < end:
-            if cuts != self.cuts:  # the way back to this client is gone, and nobody knows
-                await asyncio.Event().wait()
+            await watch.unless_cut()
             for change in list(self.store.since(version)):
                 version = change.version
                 seen = change.seen_by(matches) if change.resource == resource else None
@@ -131,11 +157,9 @@ class ApiServer:
                 await response.write(line("BOOKMARK", _bookmark(resource, version)))
             if version == self.store.version:
                 await self.store.changed(min(end, due) - now)
-        if cuts != self.cuts:
-            await asyncio.Event().wait()
+        await watch.unless_cut()
         if bookmarks:
             await response.write(line("BOOKMARK", _bookmark(resource, version)))
-        return response
 
     async def _create(self, request: web.Request) -> web.Response:
         resource, thing = request.match_info["resource"], await request.json()
