@@ -2,8 +2,8 @@
 
 It answers what a test puts into `state` and `answers`, as the interface documents it (there a function may make the
 answer of the body); it signs nothing, checks nothing but the shared secret, and knows no JupyterHub. It holds a long
-poll open until `change` is called or the test ends. What it says about the real api is only as true as the interface's description; the end-to-end
-tests run against the real one.
+poll open until `change` is called or the test ends. What it says about the real api is only as true as the
+interface's description; the end-to-end tests run against the real one.
 """
 
 import asyncio
