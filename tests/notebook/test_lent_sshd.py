@@ -45,9 +45,12 @@ def test_sessions_and_files_go_through_a_lent_sshd(
     key = notebook.certificate()
     done = notebook.ssh(key, "echo $((6 * 7)); test ! -e /usr/sbin/sshd && echo lent")
     assert done.stdout.split() == [b"42", b"lent"], done.stderr
-    hello = b"\0\0\0\5\1\0\0\0\3"  # SFTP's first packet: which version do you speak?
-    done = notebook.ssh(key, "sftp", stdin=hello, options=["-s"])
-    assert done.stdout[4:9] == b"\2\0\0\0\3", done.stderr
+    command = ["sftp", "-b", "-", *notebook.options(key), "127.0.0.1"]
+    here = (tmp_path / "copied", Path(__file__))
+    batch = f'get "{here[1]}" "{here[0]}"\n'.encode()
+    copied = subprocess.run(command, input=batch, capture_output=True, check=False)
+    assert copied.returncode == 0, copied.stderr
+    assert here[0].read_bytes() == here[1].read_bytes()
 
 
 def test_without_a_lent_sshd_the_log_says_what_is_missing(

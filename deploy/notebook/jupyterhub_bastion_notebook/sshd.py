@@ -129,9 +129,10 @@ def is_locked(account: Account) -> bool:
 
 
 def find_sftp_server() -> str | None:
-    """The sftp-server program, where the usual distributions keep it."""
+    """The sftp-server program, where distributions keep it, or on PATH where an sshd was lent to the image."""
     places = ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh", "/usr/libexec", "/usr/lib/misc")
-    return next((f"{place}/sftp-server" for place in places if os.access(f"{place}/sftp-server", os.X_OK)), None)
+    known = (f"{place}/sftp-server" for place in places)
+    return next((program for program in known if os.access(program, os.X_OK)), None) or shutil.which("sftp-server")
 
 
 def make_host_key(path: Path) -> str:
