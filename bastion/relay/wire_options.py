@@ -5,8 +5,12 @@ keepalive. This is the one place where options are made; nothing here is private
 """
 
 import asyncio
+import getpass
+import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import asyncssh
 from asyncssh.kex import get_kex_algs
@@ -86,21 +90,30 @@ def pod_options(
 ) -> asyncssh.SSHClientConnectionOptions:
     """For one connection to a pod whose host certificate must name `name`.
 
-    `known_hosts` is empty rather than None: None would switch the check off, empty leaves it to the owner.
+    A copy of what all pods' connections have in common, since making options takes as long as a signature.
     """
-    pair = SSHLocalKeyPair(login.key, None, login.certificate, None)
-    options = asyncssh.SSHClientConnectionOptions(
-        client_factory=owner,
+    options = copy(_of_every_pod(limits, algorithms))
+    options.protocol_factory = owner
+    options.host = options.host_key_alias = name
+    options.username = login.username
+    options.client_keys = [SSHLocalKeyPair(login.key, None, login.certificate, None)]
+    options.waiter = asyncio.get_running_loop().create_future()
+    return options
+
+
+@lru_cache(maxsize=8)
+def _of_every_pod(limits: RelayLimits, algorithms: Algorithms) -> asyncssh.SSHClientConnectionOptions:
+    """`known_hosts` is empty rather than None: None would switch the check off, empty leaves it to the owner."""
+    need_no_local_user()
+    return asyncssh.SSHClientConnectionOptions(
         client_version=VERSION,
         config=None,
-        host=name,
-        host_key_alias=name,
         known_hosts=([], [], []),
         server_host_key_algs=list(algorithms.host_keys),
         server_host_keys_handler=None,
-        username=login.username,
+        username="",
         password=None,
-        client_keys=[pair],
+        client_keys=None,
         client_host_keysign=False,
         client_host_keys=None,
         preferred_auth=["publickey"],
@@ -133,8 +146,18 @@ def pod_options(
         compression_algs=["none"],
         signature_algs=list(algorithms.signatures),
     )
-    options.waiter = asyncio.get_running_loop().create_future()
-    return options
+
+
+def need_no_local_user() -> None:
+    """Give the process's user a name where it has none, as in containers that run under a number of their own.
+
+    asyncssh asks for it before it makes a client's options, for files of settings that are not read here, and
+    refuses to go on without; the environment is where it says that a name can be given.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = VERSION
 
 
 def offered_kex(algorithms: Algorithms) -> list[str]:

@@ -98,6 +98,36 @@ def test_any_padding_and_any_length_are_judged_as_by_asyncssh(pad: int, size: in
     assert ours == theirs
 
 
+@pytest.mark.parametrize("kind", [DATA, ADJUST])
+@pytest.mark.parametrize("pad", [*range(6), 16, 255])
+def test_a_packet_that_is_right_but_for_its_padding_is_judged_as_by_asyncssh(pad: int, kind: int) -> None:
+    for size in range(20):
+        peer = Peer(1)
+        body = UInt32(0) + (String(b"x" * size) if kind == DATA else UInt32(size))
+        stream = peer.seal(bytes([pad, kind]) + body + b"p" * pad) + peer.packet(*_data(0, b"after"))
+        ours, theirs = _both(stream)
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("size", range(40))
+def test_a_short_packet_with_more_behind_it_is_judged_as_by_asyncssh(size: int) -> None:
+    peer = Peer(1)
+    short = peer.seal((b"\4\2" + bytes(80))[:size])
+    after = b"".join(peer.packet(*_data(0, b"after" * 5)) for _ in range(2))
+    for cuts in ([], [len(short)], [len(short) + 1]):
+        ours, theirs = _both(short + after, cuts)
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("last", [EOF, CLOSE])
+@pytest.mark.parametrize("late", [_data(0, b"late"), (ADJUST, UInt32(0) + UInt32(5)), (EOF, UInt32(0))])
+def test_what_comes_after_the_end_of_a_channel_is_judged_as_by_asyncssh(last: int, late: tuple[int, bytes]) -> None:
+    peer = Peer(1)
+    packets = [_data(0, b"first"), (last, UInt32(0)), late, _data(1, b"other")]
+    ours, theirs = _both(b"".join(peer.packet(*one) for one in packets))
+    assert ours == theirs
+
+
 def test_a_stream_may_be_cut_anywhere() -> None:
     packets = [_data(0, b"one"), (ADJUST, UInt32(1) + UInt32(9)), _data(2, b"two" * 9), (EOF, UInt32(0)), _data(1, b"")]
     peer = Peer(1)
