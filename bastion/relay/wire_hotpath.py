@@ -90,7 +90,8 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
     def _takes_over(self) -> bool:
         """Whether the next bytes begin a packet that may be treated here."""
         if (
-            not self._auth_complete
+            self._transport is None
+            or not self._auth_complete
             or not self._kex_complete
             or self._kex is not None
             or self._next_recv_encryption is not None
@@ -124,9 +125,9 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
                 self._inpbuf = bytes(view[start:stop])
                 super()._recv_pkthdr()
                 self._recv_handler()
-                if self.is_gone or not self._takes_over():
+                if not self._takes_over():
                     self._inpbuf = bytes(view[stop:])
-                    return not self.is_gone
+                    return True
             start = stop
         self._inpbuf = bytes(view[start:])
         return False

@@ -59,9 +59,10 @@ ODD = st.one_of(
         st.binary(max_size=20),
     ),
     st.builds(lambda want: (80, String(b"y@example.org") + Boolean(want)), st.booleans()),
+    st.just((1, UInt32(11) + String(b"bye") + String(b""))),
     st.just((90, String(b"session") + UInt32(5) + UInt32(99) + UInt32(99))),
     st.builds(
-        lambda kind, body: (kind, body), st.sampled_from([2, 3, 4, 5, 20, 21, 30, 52, 60, 81, 91, 92, 192]), BODY
+        lambda kind, body: (kind, body), st.sampled_from([1, 2, 3, 4, 5, 20, 21, 30, 52, 60, 81, 91, 92, 192]), BODY
     ),
 )
 PACKETS = st.lists(COMMON, max_size=12) | st.lists(COMMON | COMMON | ODD, max_size=12)
@@ -218,6 +219,7 @@ def _change(name: str, value: object) -> Callable[[Rig], None]:
     ("change", "receives", "sends"),
     [
         (_change("_auth_complete", False), False, False),
+        (_change("_transport", None), False, True),
         (_change("_kex_complete", False), False, False),
         (_change("_kex", object()), False, True),
         (_change("_next_recv_encryption", object()), False, True),
