@@ -106,6 +106,18 @@ class ApiServer:
         token: str = answer.body["status"]["token"]
         return token
 
+    def kubeconfig(self) -> Object:
+        """For programs that read one: the administrator's."""
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.ca)}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": ADMIN, "user": {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": ADMIN}}],
+            "current-context": "test",
+        }
+
     def compact(self) -> None:
         """Forget all history, as etcd does every few minutes."""
         key = "L3JlZ2lzdHJ5"  # /registry

@@ -13,11 +13,14 @@ import pytest
 from deploy.images import cluster_secrets
 from tests.chart.apiserver import TOOLS, ApiServer, place, running
 from tests.chart.rendering import (
+    CHART,
     HIGHLY_AVAILABLE,
     MATRIX,
+    MINIMAL,
     NAME,
     NAMESPACE,
     Object,
+    helm,
     of_kind,
     pod_specs,
     rendered,
@@ -251,3 +254,33 @@ def test_a_rotated_secret_is_taken_back_by_the_server(
     assert {k: v for k, v in after.items() if not k.startswith("user.")} == {
         k: v for k, v in before["data"].items() if not k.startswith("user.")
     }
+
+
+def test_helm_installs_upgrades_and_removes_it_and_its_notes_say_what_to_type(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Without the Job, which would wait for a node to run on."""
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(server.kubeconfig()))
+    at = ("--kubeconfig", str(kubeconfig), "--namespace", "helm")
+    done = helm("install", "ssh", str(CHART), *at, "--create-namespace", "--no-hooks", values=MINIMAL)
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "kubectl -n helm rollout status deployment/ssh-jupyterhub-bastion-api",
+        "custom.ssh.apiUrl: http://ssh-jupyterhub-bastion-api.helm.svc",
+        "ssh -p 2222 YOU@ssh.example.org",
+    ):
+        assert words in done.stdout
+    claims = "/api/v1/namespaces/helm/persistentvolumeclaims"
+    before = server.ask("GET", claims).body["items"]
+    open_site = {**MINIMAL, "networkPolicy": {"enabled": False}}
+    done = helm("upgrade", "ssh", str(CHART), *at, "--no-hooks", values=open_site)
+    assert done.returncode == 0, done.stderr
+    assert "There are NO NetworkPolicies" in done.stdout
+    done = helm("upgrade", "ssh", str(CHART), *at, "--no-hooks", values={"enabled": False})
+    assert done.returncode == 0, done.stderr
+    assert "switched off" in done.stdout
+    assert server.ask("GET", "/apis/apps/v1/namespaces/helm/deployments").body["items"] == []
+    assert [one["metadata"]["uid"] for one in server.ask("GET", claims).body["items"]] == [
+        one["metadata"]["uid"] for one in before
+    ]

@@ -57,9 +57,3 @@ def test_every_value_that_the_pages_name_is_one() -> None:
             for part in name.split("."):
                 assert part in value, f"{page}: {name}"
                 value = value[part]
-
-
-def test_the_notes_tell_what_to_type_next(tmp_path: Path) -> None:
-    notes = (CHART / "templates" / "NOTES.txt").read_text()
-    for word in ("kubectl", "z2jh-values.yaml", "ssh ", "NO NetworkPolicies"):
-        assert word in notes
