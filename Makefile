@@ -42,6 +42,9 @@ soak: .venv/dev.made .venv/hub.made openssh clients ## 64 clients at once for tw
 bench: .venv/dev.made openssh ## The bastion beside OpenSSH as jump host, written to docs/performance.md; QUICK=1 prints a small run
 	@$(DEV)/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
+kube-tools: ## helm, etcd and kube-apiserver for the tests of the chart, built once outside this folder where Go is
+	@deploy/dev/kube-tools || printf 'Tests that need them are skipped.\n'
+
 format: .venv/dev.made ## Format the code
 	$(DEV)/bin/ruff format
 	$(DEV)/bin/ruff check --fix
