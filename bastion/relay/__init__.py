@@ -11,5 +11,7 @@ directory, no certificates' meaning and no api: those are behind the `Front` tha
     proof      whether a signature proves a key            (pure)
     limits     numbers and algorithms                      (pure)
     tunnel     one channel and one TCP connection
-    wire, wire_channel, wire_options   the only room that touches asyncssh's internals
+    ciphers    when to change to a faster cipher           (pure)
+    sentences  what the bastion says in its own name       (pure)
+    wire, wire_…   the only room that touches asyncssh's internals
 """

@@ -2,9 +2,8 @@
 
 asyncssh has public call-backs for sessions and forwards, but a relay on them loses what they do not carry: unknown
 requests, commands that are not UTF-8, the order of replies, the pod's own refusals. So these modules stand on
-how asyncssh 2.24.1 works inside: `wire_link`, `wire_client`, `wire_pod`, `wire_channel`, `wire_hotpath` and
-`wire_cipher`. Its version is pinned, and `tests/bastion/relay/test_wire_contract.py` lists each private name with what
-we rely on; read it before an upgrade.
+how asyncssh 2.24.1 works inside: every module here whose name begins with `wire`. Its version is pinned, and
+`tests/bastion/relay/test_wire_contract.py` lists each private name with what we rely on; read it before an upgrade.
 
 What is relied on:
 
@@ -29,7 +28,8 @@ import asyncssh
 from bastion.relay.front import ClientLink, Front, HostTrust
 from bastion.relay.limits import Algorithms, RelayLimits
 from bastion.relay.wire_cipher import Workbench
-from bastion.relay.wire_client import ClientOwner, ClientSide
+from bastion.relay.wire_client import ClientSide
+from bastion.relay.wire_login import ClientOwner
 from bastion.relay.wire_options import VERSION, HostKey, PodLogin, need_no_local_user, offered_kex, server_options
 from bastion.relay.wire_pod import PodSide
 from bastion.relay.wire_pod import connect_pod as _connect_pod

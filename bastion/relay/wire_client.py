@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 import asyncssh
 from asyncssh.constants import (
-    DISC_NO_MORE_AUTH_METHODS_AVAILABLE,
     MSG_CHANNEL_FAILURE,
     OPEN_ADMINISTRATIVELY_PROHIBITED,
     OPEN_CONNECT_FAILED,
@@ -46,17 +45,17 @@ from bastion.relay.meanings import (
     Unknown,
     X11Channel,
 )
-from bastion.relay.proof import proves
 from bastion.relay.requests import FROM_CLIENTS, needed_capability, requested, shown
 from bastion.relay.requests import asked as parse_global
-from bastion.relay.tunnel import TunnelEnd
+from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_channel import NOWHERE, Leg
 from bastion.relay.wire_cipher import Workbench
 from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
-from bastion.relay.wire_pod import Client, PodSide
+from bastion.relay.wire_login import Entering
+from bastion.relay.wire_pod import PodSide
+from bastion.relay.wire_tunnels import Tunnels
 from ca.errors import Refusal
 
-NAME = "jupyterhub-bastion"
 LOST = "The connection to your server was lost: it has stopped, or its network failed."
 _INVITES: dict[type, type[Opened]] = {
     Agent: AgentChannel,
@@ -74,58 +73,7 @@ _ENDED_BY = (
 """What asyncssh, or we, say of a connection that a bound ended."""
 
 
-class ClientOwner(asyncssh.SSHServer):
-    """asyncssh's call-backs for the client's connection."""
-
-    def __init__(self) -> None:
-        self._client: ClientSide | None = None
-
-    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Remember whose call-backs these are."""
-        if isinstance(conn, ClientSide):
-            self._client = conn
-            conn.begin()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over."""
-        if self._client is not None:
-            self._client.over(exc)
-
-    def begin_auth(self, username: str) -> bool:  # noqa: ARG002 - asyncssh's interface
-        """Everybody must authenticate."""
-        return True
-
-    def auth_completed(self) -> None:
-        """The client is in."""
-        if self._client is not None:
-            self._client.entered()
-
-    def public_key_auth_supported(self) -> bool:
-        """The only method."""
-        return True
-
-
-class HeldTunnel:
-    """One tunnel in the front's hands."""
-
-    def __init__(self, leg: Leg) -> None:
-        self._leg = leg
-        self.end: TunnelEnd | None = None
-
-    @property
-    def transferred(self) -> tuple[int, int]:
-        """Bytes from and to the client so far."""
-        return self._leg.received, self._leg.sent
-
-    def close(self, sentence: str) -> None:
-        """Cut it, or have its open fail."""
-        if self.end is not None:
-            self.end.abort()
-        else:
-            self._leg.refused(OPEN_CONNECT_FAILED, _printable(sentence), "en")
-
-
-class ClientSide(Client, asyncssh.SSHServerConnection):
+class ClientSide(Tunnels, Entering):
     """The client's connection."""
 
     def __init__(
@@ -139,13 +87,10 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         self.set_up(limits, bench)
         self._told_peer = peer
         self.invited = set()
-        self.tunnels: set[TunnelEnd] = set()
+        self.tunnels = set()
         self._pod: PodSide | None = None
         self._dialling: asyncio.Future[PodLink] | None = None
-        self._proven: tuple[str, bytes] | None = None
-        self._signed = self._probes = 0
         self._no_more_sessions = False
-        self._login = ""
         super().__init__(asyncio.get_running_loop(), options, None, None, None)
         self._make_front = front
 
@@ -161,11 +106,6 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         return self._told_peer or (self._peer_addr, self._peer_port)
 
     @property
-    def login(self) -> str:
-        """The login name that was proven."""
-        return self._login
-
-    @property
     def version(self) -> str:
         """The client's identification string."""
         return str(self.get_extra_info("client_version", ""))
@@ -177,58 +117,17 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
 
     def tell(self, sentence: str) -> None:
         """Show a line on every open session."""
-        self._say_everywhere(f"{NAME}: {_printable(sentence)}")
+        self._say_everywhere(f"{NAME}: {printable(sentence)}")
 
     def close(self, sentence: str = "") -> None:
         """End the connection, and tell the person why."""
         if self.ending or self.is_gone:
             return
         self.ending = True
-        text = _printable(sentence)
+        text = printable(sentence)
         heard = self._say_everywhere(f"{NAME}: {text}") if text else False
         self._part_from_pod()
         self.create_task(self._farewell(text or "The connection is closed.", wait=heard))
-
-    # authentication
-
-    async def reload_config(self) -> None:
-        """Nothing: asyncssh would read options and key files again, in a thread, for each login name."""
-
-    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """A key offered (no `msg`), or proven. Replaces asyncssh's own judgement wholly."""
-        if not msg:
-            self._probes += 1
-            return await self.front.offer(username, key_data)
-        self._signed += 1
-        if not proves(key_data, msg, signature, self._session_id):
-            return False
-        verdict = await self.front.prove(username, key_data)
-        if verdict.ok:
-            self._proven = username, key_data
-        elif verdict.sentence and not self._auth_complete:
-            self.send_auth_banner(f"{NAME}: {verdict.sentence}\r\n")
-        return verdict.ok
-
-    def send_userauth_failure(self, partial_success: bool) -> None:
-        """Bounded: a client that goes on and on is sent away."""
-        self._probes += 1
-        if self._signed >= self.limits.signed_attempts or self._probes >= 2 * self.limits.probes:
-            self.limits.hit("signed_attempts" if self._signed >= self.limits.signed_attempts else "probes")
-            raise asyncssh.DisconnectError(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
-        super().send_userauth_failure(partial_success)
-
-    async def send_userauth_success(self) -> None:
-        """Only for the login name that the front let in, whatever path led here."""
-        if self._proven is None or self._proven[0] != self._username:
-            self.send_userauth_failure(False)
-            return
-        await super().send_userauth_success()
-
-    def entered(self) -> None:
-        """The client is in."""
-        if self._proven is not None:
-            self._login, blob = self._proven
-            self.front.authenticated(self._login, blob)
 
     # the pod
 
@@ -302,48 +201,11 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         if isinstance(way, Refusal):
             return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, way.sentence)
         if isinstance(way, Tunnel):
-            return lambda leg, offered: self._open_tunnel(leg, offered, way)
+            return lambda leg, offered: self.open_tunnel(leg, offered, way)
         return self.open_across
 
     def _sessions(self) -> int:
         return sum(1 for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session))
-
-    async def _open_tunnel(self, leg: Leg, offered: Offered, target: Tunnel) -> None:
-        leg.ended = target.ended
-        held = HeldTunnel(leg)
-        refusal = await target.prepare(held) if target.prepare is not None else None
-        if refusal is not None:
-            leg.refused(OPEN_ADMINISTRATIVELY_PROHIBITED, refusal.sentence, "en")
-            return
-        if self._too_late_for(leg):
-            return
-        end = TunnelEnd(
-            leg,
-            offered=offered.window,
-            packet=min(offered.packet, self.limits.packet),
-            window=self.limits.window,
-            buffered=self.limits.buffered,
-            ended=self.tunnels.discard,
-        )
-        try:
-            async with asyncio.timeout(self.limits.dial_seconds):
-                await self._loop.create_connection(lambda: end, target.address, target.port)
-        except OSError:  # TimeoutError is one
-            leg.refused(OPEN_CONNECT_FAILED, "the server's SSH port does not answer", "en")
-            return
-        if self._too_late_for(leg):
-            end.abort()
-            return
-        leg.far = held.end = end
-        self.tunnels.add(end)
-        self.hold_with(end)
-        end.start()
-
-    def _too_late_for(self, leg: Leg) -> bool:
-        if leg.gone or self.ending:
-            leg.refused(OPEN_CONNECT_FAILED, "the connection is ending", "en")
-            return True
-        return False
 
     def wish(self, leg: Leg, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """The client asks for something on a channel: a shell, a terminal, a forwarded agent, a signal."""
@@ -437,7 +299,3 @@ class ClientSide(Client, asyncssh.SSHServerConnection):
         self.ending = True
         self._part_from_pod()
         self.front.closed(None if in_order else exc)
-
-
-def _printable(sentence: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in sentence)[:400]

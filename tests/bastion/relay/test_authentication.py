@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
 import pytest
 
+from bastion.relay import wire_options
 from bastion.relay.limits import RelayLimits
+from bastion.relay.wire import see_host_key
 from tests.bastion.relay.doors import Door, Way, connect
 from tests.support.sshd import Sshd
 
@@ -165,3 +168,13 @@ async def test_a_pod_that_talks_nonsense_is_told_apart(door: Door) -> None:
     async with server:
         answer = await Way.through(door).run("-o", "LogLevel=INFO", "--", "true")
     assert b"protocol" in answer.err
+
+
+async def test_a_process_whose_user_has_no_name_reaches_pods(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")  # so that what is set instead goes with the test
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    wire_options._of_every_pod.cache_clear()
+    answer = await Way.through(door).run("--", "echo here")
+    assert answer.out == b"here\n"
+    assert await see_host_key("127.0.0.1", door.sshd.port, "ssh-ed25519", door.algorithms) is not None

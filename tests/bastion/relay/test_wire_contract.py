@@ -21,8 +21,10 @@ ROOM = (
     "wire_client.py",
     "wire_hotpath.py",
     "wire_link.py",
+    "wire_login.py",
     "wire_options.py",
     "wire_pod.py",
+    "wire_tunnels.py",
 )
 
 CALLED_OR_REPLACED = [

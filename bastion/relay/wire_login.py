@@ -1,0 +1,108 @@
+"""How a client proves who it is, before anything else may be asked.
+
+asyncssh's own judgement of keys is replaced wholly: it knows authorized_keys and CAs, the front knows who may
+enter now.
+
+This is part of the room that touches asyncssh's internals (see `wire`).
+"""
+
+from __future__ import annotations
+
+import asyncssh
+from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE
+
+from bastion.relay.proof import proves
+from bastion.relay.sentences import NAME
+from bastion.relay.wire_pod import Client
+
+
+class ClientOwner(asyncssh.SSHServer):
+    """asyncssh's call-backs for the client's connection."""
+
+    def __init__(self) -> None:
+        self._client: Entering | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Remember whose call-backs these are."""
+        if isinstance(conn, Entering):
+            self._client = conn
+            conn.begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        if self._client is not None:
+            self._client.over(exc)
+
+    def begin_auth(self, username: str) -> bool:  # noqa: ARG002 - asyncssh's interface
+        """Everybody must authenticate."""
+        return True
+
+    def auth_completed(self) -> None:
+        """The client is in."""
+        if self._client is not None:
+            self._client.entered()
+
+    def public_key_auth_supported(self) -> bool:
+        """The only method."""
+        return True
+
+
+class Entering(Client, asyncssh.SSHServerConnection):
+    """The part of the client's connection that lets it in."""
+
+    _login = ""
+    _proven: tuple[str, bytes] | None = None
+    _signed = 0
+    _probes = 0
+
+    def begin(self) -> None:
+        """The TCP connection is there, and its address known."""
+        raise NotImplementedError
+
+    def over(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        raise NotImplementedError
+
+    @property
+    def login(self) -> str:
+        """The login name that was proven."""
+        return self._login
+
+    async def reload_config(self) -> None:
+        """Nothing: asyncssh would read options and key files again, in a thread, for each login name."""
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """A key offered (no `msg`), or proven. Replaces asyncssh's own judgement wholly."""
+        if not msg:
+            self._probes += 1
+            return await self.front.offer(username, key_data)
+        self._signed += 1
+        if not proves(key_data, msg, signature, self._session_id):
+            return False
+        verdict = await self.front.prove(username, key_data)
+        if verdict.ok:
+            self._proven = username, key_data
+        elif verdict.sentence and not self._auth_complete:
+            self.send_auth_banner(f"{NAME}: {verdict.sentence}\r\n")
+        return verdict.ok
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Bounded: a client that goes on and on is sent away."""
+        self._probes += 1
+        if self._signed >= self.limits.signed_attempts or self._probes >= 2 * self.limits.probes:
+            self.limits.hit("signed_attempts" if self._signed >= self.limits.signed_attempts else "probes")
+            raise asyncssh.DisconnectError(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
+        super().send_userauth_failure(partial_success)
+
+    async def send_userauth_success(self) -> None:
+        """Only for the login name that the front let in, whatever path led here."""
+        if self._proven is None or self._proven[0] != self._username:
+            self.send_userauth_failure(False)
+            return
+        await super().send_userauth_success()
+
+    def entered(self) -> None:
+        """The client is in."""
+        if self._proven is not None:
+            self._login, blob = self._proven
+            self.front.authenticated(self._login, blob)

@@ -1,0 +1,80 @@
+"""Jump mode: channels of the client's connection that lead to TCP connections of the bastion's.
+
+This is part of the room that touches asyncssh's internals (see `wire`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
+
+from bastion.relay.front import Tunnel
+from bastion.relay.sentences import printable
+from bastion.relay.tunnel import TunnelEnd
+from bastion.relay.wire_channel import Leg
+from bastion.relay.wire_link import Link, Offered
+
+
+class HeldTunnel:
+    """One tunnel in the front's hands."""
+
+    def __init__(self, leg: Leg) -> None:
+        self._leg = leg
+        self.end: TunnelEnd | None = None
+
+    @property
+    def transferred(self) -> tuple[int, int]:
+        """Bytes from and to the client so far."""
+        return self._leg.received, self._leg.sent
+
+    def close(self, sentence: str) -> None:
+        """Cut it, or have its open fail."""
+        if self.end is not None:
+            self.end.abort()
+        else:
+            self._leg.refused(OPEN_CONNECT_FAILED, printable(sentence), "en")
+
+
+class Tunnels(Link):
+    """The part of the client's connection that makes and keeps them."""
+
+    tunnels: set[TunnelEnd]
+
+    async def open_tunnel(self, leg: Leg, offered: Offered, target: Tunnel) -> None:
+        """Connect to the target, and join the channel that the client asked for with it."""
+        leg.ended = target.ended
+        held = HeldTunnel(leg)
+        refusal = await target.prepare(held) if target.prepare is not None else None
+        if refusal is not None:
+            leg.refused(OPEN_ADMINISTRATIVELY_PROHIBITED, refusal.sentence, "en")
+            return
+        if self._too_late_for(leg):
+            return
+        end = TunnelEnd(
+            leg,
+            offered=offered.window,
+            packet=min(offered.packet, self.limits.packet),
+            window=self.limits.window,
+            buffered=self.limits.buffered,
+            ended=self.tunnels.discard,
+        )
+        try:
+            async with asyncio.timeout(self.limits.dial_seconds):
+                await self._loop.create_connection(lambda: end, target.address, target.port)
+        except OSError:  # TimeoutError is one
+            leg.refused(OPEN_CONNECT_FAILED, "the server's SSH port does not answer", "en")
+            return
+        if self._too_late_for(leg):
+            end.abort()
+            return
+        leg.far = held.end = end
+        self.tunnels.add(end)
+        self.hold_with(end)
+        end.start()
+
+    def _too_late_for(self, leg: Leg) -> bool:
+        if leg.gone or self.ending:
+            leg.refused(OPEN_CONNECT_FAILED, "the connection is ending", "en")
+            return True
+        return False
