@@ -11,10 +11,11 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.hub import LIMIT, Hub
+from tests.support.hub import LIMIT, Hub, free_port
 from tests.support.kube.cluster import FakeCluster
 from tests.support.system import System, unix_user
 
+# Not the usual 2222 and 8080, which this machine may use itself: the pods have addresses of their own, but one network.
 POD_SIDE = {"SSH_BASTION_LISTEN": "0.0.0.0", "SSH_BASTION_POLL": "0.5"}
 
 
@@ -59,7 +60,8 @@ def running(
 ) -> Iterator[KubeSystem]:
     cluster = FakeCluster(factory.mktemp("cluster"))
     cluster.start()
-    hub = Hub(factory.mktemp("hub"), release, pod_environment=POD_SIDE, cluster=cluster, **how)  # type: ignore[arg-type]
+    ports = {"SSH_BASTION_SSH_PORT": str(free_port()), "SSH_BASTION_KEY_PORT": str(free_port())}
+    hub = Hub(factory.mktemp("hub"), release, pod_environment=POD_SIDE | ports, cluster=cluster, **how)  # type: ignore[arg-type]
     chosen = {
         "BASTION_DIRECTORY_SOURCE": "kubernetes",
         "BASTION_DIRECTORY_KUBECONFIG": str(cluster.kubeconfig()),

@@ -44,9 +44,12 @@ async def test_the_pod_carries_what_the_bastion_goes_by(clean: KubeSystem) -> No
     issued = await person.certificate()
     notes = pod["metadata"]["annotations"]
     assert issued["principals"] == [f"alice/gpu:{notes['jupyterhub-bastion/instance']}"]
-    assert (notes["jupyterhub-bastion/ssh-port"], notes["jupyterhub-bastion/key-port"]) == ("2222", "8080")
     (notebook,) = pod["spec"]["containers"]
-    assert {"name": "ssh", "containerPort": 2222, "protocol": "TCP"} in notebook["ports"]
+    given = {one["name"]: one["value"] for one in notebook["env"]}
+    assert notes["jupyterhub-bastion/ssh-port"] == given["SSH_BASTION_SSH_PORT"]
+    assert notes["jupyterhub-bastion/key-port"] == given["SSH_BASTION_KEY_PORT"]
+    port = {"name": "ssh", "containerPort": int(given["SSH_BASTION_SSH_PORT"]), "protocol": "TCP"}
+    assert port in notebook["ports"]
 
 
 async def test_whoever_leaves_the_box_alone_is_told_in_one_sentence(clean: KubeSystem) -> None:

@@ -150,6 +150,7 @@ class FakeCluster:
 
     async def _end(self) -> None:
         self._kubelet_task.cancel()
+        await asyncio.gather(self._kubelet_task, return_exceptions=True)
         self._kubelet.close()
         await self._kill()
 

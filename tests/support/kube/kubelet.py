@@ -16,6 +16,8 @@ from typing import Any
 from tests.support.kube.store import Key, Missing, Object, Store, merge, timestamp
 
 ANY_ADDRESS = "0.0.0.0"
+RESTART_SECONDS = 0.5
+END_SECONDS = 5.0
 
 
 @dataclass
@@ -53,7 +55,15 @@ class Kubelet:
     def close(self) -> None:
         """End every process."""
         for uid in list(self._running):
-            self._forget(uid).process.kill()
+            process = self._forget(uid).process
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
+            process.wait()
 
     def end(self, key: Key, grace: int) -> None:
         """End a pod: SIGTERM, after `grace` seconds SIGKILL; then it is removed."""
@@ -87,7 +97,7 @@ class Kubelet:
                 "podIPs": [{"ip": address}],
                 "hostIP": "127.0.0.1",
                 "startTime": timestamp(),
-                "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+                "conditions": _conditions(ready=True),
                 "containerStatuses": _statuses(pod, started, ready=True, restarts=0),
             },
         )
@@ -132,13 +142,21 @@ class Kubelet:
             with suppress(Missing):
                 self._store.remove(key)
         elif again:
-            self._launch(pod, running.address, running.restarts + 1)
-            started = {"running": {"startedAt": timestamp()}}
-            statuses = _statuses(pod, started, ready=True, restarts=running.restarts + 1)
-            self._write(key, {"containerStatuses": statuses})
+            waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+            statuses = _statuses(pod, waiting, ready=False, restarts=running.restarts)
+            self._write(key, {"containerStatuses": statuses, "conditions": _conditions(ready=False)})
+            asyncio.get_running_loop().call_later(RESTART_SECONDS, self._restart, key, pod, running)
         else:
             statuses = _statuses(pod, ended, ready=False, restarts=running.restarts)
             self._write(key, {"phase": "Failed" if code else "Succeeded", "containerStatuses": statuses})
+
+    def _restart(self, key: Key, pod: Object, ended: Running) -> None:
+        if key not in self._store.objects or pod["metadata"]["uid"] in self._ending:
+            return
+        self._launch(pod, ended.address, ended.restarts + 1)
+        started = {"running": {"startedAt": timestamp()}}
+        statuses = _statuses(pod, started, ready=True, restarts=ended.restarts + 1)
+        self._write(key, {"containerStatuses": statuses, "conditions": _conditions(ready=True)})
 
     def _forget(self, uid: str) -> Running:
         running = self._running.pop(uid)
@@ -154,6 +172,10 @@ class Kubelet:
     def _free(network: str) -> Iterator[str]:
         for last in range(2, 255):
             yield f"{network}.{last}"
+
+
+def _conditions(*, ready: bool) -> list[dict[str, str]]:
+    return [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": str(ready)}]
 
 
 def _statuses(pod: Object, state: dict[str, Any], *, ready: bool, restarts: int) -> list[dict[str, Any]]:

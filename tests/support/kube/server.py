@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.kube.selectors import fields_match, labels_match
+from tests.support.kube.matching import fields_match, labels_match
 from tests.support.kube.store import Exists, Key, Missing, Object, Store, line, merge, timestamp
 
 KINDS = {
