@@ -142,16 +142,18 @@ async def connect_pod(
     limits = client.limits
     options = pod_options(lambda: PodOwner(trust), login, trust.name, limits, algorithms)
     loop = asyncio.get_running_loop()
-    pod = PodSide(client, options, trust)
+    pod: PodSide | None = None
     waiter: asyncio.Future[None] | None = options.waiter
     try:
         async with asyncio.timeout(limits.dial_seconds):
-            await loop.create_connection(lambda: pod, address, port)
+            # It is made when TCP stands: its login timer would keep it, and the client, when dialling is given up.
+            _, pod = await loop.create_connection(lambda: PodSide(client, options, trust), address, port)
         async with asyncio.timeout(limits.pod_login_seconds):
             if waiter is not None:
                 await waiter
     except (TimeoutError, OSError) as problem:
-        pod.abort()
+        if pod is not None:
+            pod.abort()
         raise PodFailure(PodTrouble.UNREACHABLE, f"{address}:{port}: {problem or 'no answer in time'}") from None
     except asyncssh.HostKeyNotVerifiable as problem:
         raise PodFailure(PodTrouble.WRONG_HOST_KEY, f"{address}:{port}: {problem.reason}") from None
@@ -160,7 +162,8 @@ async def connect_pod(
     except asyncssh.Error as problem:
         raise PodFailure(PodTrouble.PROTOCOL, f"{address}:{port}: {problem.reason}") from None
     except asyncio.CancelledError:
-        pod.abort()
+        if pod is not None:
+            pod.abort()
         raise
     if pod.is_gone:
         raise PodFailure(PodTrouble.UNREACHABLE, f"{address}:{port}: the connection was lost at once")
