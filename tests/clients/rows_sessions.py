@@ -18,7 +18,7 @@ from tests.clients.table import Row, row
 from tests.support.sshd import free_port
 
 ROWS: list[Row] = []
-LOAD = hashlib.shake_256(b"load").digest(24_000_000)
+LOAD = hashlib.shake_256(b"load").digest(12_000_000)
 
 
 @row(ROWS, "ssh exec: output, errors and status come back apart", jump=True, newer=True)

@@ -22,7 +22,7 @@ import pytest
 
 from tests.clients.counting import errors_in_log, quiet
 from tests.support.notebook import descendants
-from tests.support.system import Person, System
+from tests.support.system import Person, System, unix_user
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -207,7 +207,7 @@ async def program_client(soak: Soak, dice: random.Random, more: Callable[[], boo
                 *person.options(port=False),
                 "-o",
                 f"ProxyCommand={person.jump_command()}",
-                f"root@{person.user}.hub",
+                f"{unix_user()}@{person.user}.hub",
             ]
         process = await asyncio.create_subprocess_exec(
             "ssh", *way, "cat",
