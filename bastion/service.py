@@ -20,7 +20,7 @@ from bastion.commands import Commands
 from bastion.directory.choose import open_directory
 from bastion.directory.enrolled import EnrolledDirectory
 from bastion.directory.pods import PodDirectory
-from bastion.directory.table import Moved, Stopped
+from bastion.directory.table import Moved, Pod, Stopped
 from bastion.hostkey import HostKey
 from bastion.inside import Inside
 from bastion.knowledge import Known
@@ -42,6 +42,9 @@ from ca.errors import BastionError
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
+
+ASK_AGAIN = (1.0, 2.0, 5.0, 12.0, 30.0)
+"""Seconds between the tries to learn a new pod's keys ahead, until it has answered."""
 
 RESTARTING = "The bastion is shutting down. Save your work: this session ends soon; connect again in a minute."
 ENDED = "The bastion has shut down. Connect again in a minute."
@@ -289,15 +292,24 @@ class Bastion:
 
     async def _follow_directory(self) -> None:
         """Tell everybody who must know that a server started, moved or stopped."""
-        async for change in self.directory.changes():
-            self.keys.heed(change)
-            if isinstance(change, Stopped):
-                self.reach.forget(change.pod)
-                told = self.registry.cut(change.pod.instance, change.why)
-                if told:
-                    _log.info("%s stopped: %d sessions end", change.pod.instance.principal, told)
-            elif isinstance(change, Moved):
-                self.reach.forget(change.old)
+        async with asyncio.TaskGroup() as later:
+            async for change in self.directory.changes():
+                self.keys.heed(change)
+                if isinstance(change, Stopped):
+                    self.reach.forget(change.pod)
+                    told = self.registry.cut(change.pod.instance, change.why)
+                    if told:
+                        _log.info("%s stopped: %d sessions end", change.pod.instance.principal, told)
+                elif isinstance(change, Moved):
+                    self.reach.forget(change.old)
+                elif isinstance(self.directory, PodDirectory):
+                    later.create_task(self._ask_ahead_again(change.pod), name="keys of a new pod")
+
+    async def _ask_ahead_again(self, pod: Pod) -> None:
+        """To Kubernetes a pod is ready when its container runs, which is a moment before it answers for its keys."""
+        for pause in ASK_AGAIN:
+            await asyncio.sleep(pause)
+            self.keys.prefetch(pod)
 
     def _shown_keys(self) -> list[ShownKey]:
         key = self.host_key

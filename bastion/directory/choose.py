@@ -1,5 +1,6 @@
 """Which source the running servers come from is a setting; this makes the directory for it."""
 
+import gc
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -24,6 +25,10 @@ async def open_directory(
     access = Access(settings.kubeconfig, settings.kube_api_host, settings.kube_api_port)
     cluster = Cluster(await configuration(access, environment))
     stack.push_async_callback(cluster.aclose)
+    # The client's hundreds of modules stay for ever. Looking through them for garbage would stop everybody for a tenth
+    # of a second, again and again while a long list is read.
+    gc.collect()
+    gc.freeze()
     rules = PodRules(
         namespaces=settings.namespaces,
         ssh_port=settings.ssh_port,

@@ -151,6 +151,9 @@ async def test_primehubs_configuration_works_in_every_tier(legacy: Legacy) -> No
     assert not await legacy.enters(new, "jupyter-alice"), "older: only pods that are not in the cache are asked"
 
     await legacy.pod("jupyter-bob", "bob", late)
+    async with asyncio.timeout(LIMIT):
+        while legacy.bastion.keys.counts.pods < 2:
+            await asyncio.sleep(0.02)
     assert await legacy.enters(late, "jupyter-bob"), "a pod's keys are fetched ahead when it becomes ready"
 
     legacy.clock.advance(12 * MINUTE)
