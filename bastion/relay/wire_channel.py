@@ -228,19 +228,17 @@ class Leg(SSHPacketHandler):
         """Whether the peer may say anything on this channel."""
         return self.open and not self._got_close
 
-    def may_send(self, size: int) -> bool:
-        """Whether the peer may send `size` bytes of data."""
-        return not self._got_eof and size <= self._inbound.granted
+    def take(self, size: int) -> bool:
+        """Count data that the peer may send now, and that the caller passes on. False: it may not."""
+        if not self.open or self._got_close or self._got_eof or not self._inbound.spend(size):
+            return False
+        self.received += size
+        return True
 
     @property
     def writable(self) -> bool:
         """Whether data for the peer would be sent."""
         return self.remote is not None and not self.gone and not self._sent_close
-
-    def count_received(self, size: int) -> None:
-        """Data that may be sent has come, and is passed on by the caller."""
-        self._inbound.spend(size)
-        self.received += size
 
     def grant_due(self) -> None:
         """Let the peer send more, when it has used much of what it may."""

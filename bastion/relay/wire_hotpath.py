@@ -140,15 +140,15 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
             return False
         padding, kind, channel, number = _HEAD.unpack_from(packet)
         leg = self.legs.get(channel)
-        if leg is None or padding < _LEAST_PADDING or not leg.listens:
+        if leg is None or padding < _LEAST_PADDING:
             return False
         if kind == MSG_CHANNEL_DATA:
-            if size != _HEAD.size + number + padding or not leg.may_send(number):
+            if size != _HEAD.size + number + padding or not leg.take(number):
                 return False
             self._count_packet(cipher)
             self._relay(leg, number)
             return True
-        if kind == MSG_CHANNEL_WINDOW_ADJUST and size == _HEAD.size + padding:
+        if kind == MSG_CHANNEL_WINDOW_ADJUST and size == _HEAD.size + padding and leg.listens:
             self._count_packet(cipher)
             leg.far.widen(number)
             return True
@@ -160,17 +160,18 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
         self._recv_seq = (self._recv_seq + 1) & 0xFFFFFFFF
 
     def _relay(self, leg: Leg, size: int) -> None:
-        """Pass on the data in the scratch."""
+        """Pass on the data in the scratch, which the leg has counted."""
         far = leg.far
         if type(far) is Leg and far.writable:
             other = far.connection
             if isinstance(other, HotPath) and other.sends_fast():
-                leg.count_received(size)
                 far.sent += size
-                other.send_scratch(MSG_CHANNEL_DATA, far.remote, size)
+                _HEAD.pack_into(self.bench.packet, 0, 0, MSG_CHANNEL_DATA, far.remote, size)
+                other.seal(_HEAD.size + size)
                 leg.grant_due()
                 return
-        leg.got_data(MSG_CHANNEL_DATA, bytes(self.bench.packet[6 : _HEAD.size + size]), _LENGTH)
+        far.data(MSG_CHANNEL_DATA, size, bytes(self.bench.packet[6 : _HEAD.size + size]))
+        leg.grant_due()
 
     # keepalives
 
@@ -219,15 +220,13 @@ class HotPath(SSHConnection, asyncio.BufferedProtocol):
         packet = self.bench.packet
         packet[1] = pkttype
         packet[2 : 2 + size] = payload
-        self._seal(2 + size)
+        self.seal(2 + size)
 
-    def send_scratch(self, kind: int, channel: int | None, size: int) -> None:
-        """Send the `size` bytes of data that are in the scratch, to this channel. Only after `sends_fast`."""
-        _HEAD.pack_into(self.bench.packet, 0, 0, kind, channel, size)
-        self._seal(_HEAD.size + size)
+    def seal(self, used: int) -> None:
+        """Send what the first `used` bytes of the scratch hold, but for the padding, whose length comes first.
 
-    def _seal(self, used: int) -> None:
-        """Encrypt what the first `used` bytes of the scratch hold, but for the padding and its length."""
+        Only after `sends_fast`.
+        """
         bench, cipher = self.bench, self._send_encryption
         if not isinstance(cipher, GcmCipher):
             raise TypeError("this connection does not send AES-GCM")
