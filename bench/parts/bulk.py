@@ -99,8 +99,9 @@ def _result(seen: dict[tuple[Cipher, str, Route], _Seen], scale: Scale) -> Resul
         f"{scale.bulk_bytes >> 20} MiB of zeroes per copy on a connection that is there already. Direct mode decrypts "
         "and encrypts every byte at the bastion; a jump host only undoes the outer of two encryptions, the client does "
         "both. "
-        "With default ciphers OpenSSH's clients speak chacha20 to an sshd and AES-GCM to the bastion, which offers no "
-        "chacha20 where the CPU has AES instructions."
+        "With default ciphers OpenSSH's clients speak chacha20 to an sshd. To the bastion, which offers no chacha20 "
+        "where the CPU has AES instructions, they speak AES-GCM; those before 10.0 begin with AES-CTR "
+        "and change after 1 MiB."
     )
     return Result("Bulk copies", tuple(rows), _panels(seen), text)
 
