@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import secrets
 import socket
 import sys
@@ -99,6 +101,7 @@ class Scene:
             "PATH": system_path(),
             "LANG": "C.UTF-8",
             "SSH_API_PUBLIC_URL": self.public_url,
+            "SSH_API_PODS_UNIX_USER": pwd.getpwuid(os.geteuid()).pw_name,
             "SSH_API_STATE_DIRECTORY": str(self.folder / "api"),
             "SSH_API_HUB_URL": self.hub_url,
             "SSH_API_HUB_API_URL": self.hub_api_url,
