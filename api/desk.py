@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api import issue
 from api.errors import HubUnavailable, TokenRefused
 from api.hub import Model
+from api.records import BrowserLogin
 from api.services import Services
 from api.session import Session
 from api.store import CertificateRecord
@@ -109,7 +110,8 @@ async def for_session(services: Services, session: Session, wish: Wish, peer: st
     """A certificate for somebody at a browser. It ends when the session would, at the latest."""
     key = read_key(wish.public_key)
     claims = key if isinstance(key, Refusal) else await session_claims(services, session)
-    return await _get(services, session.user, "page", key, claims, wish, peer)
+    login = BrowserLogin(at=session.at, ends_at=session.ends_at, made=session.made)
+    return await _get(services, session.user, "page", key, claims, wish, peer, login)
 
 
 async def for_token(services: Services, owner: TokenOwner, wish: Wish, peer: str | None) -> Issued | Refusal:
@@ -195,6 +197,7 @@ async def _get(
     claims: Claims | Refusal,
     wish: Wish,
     peer: str | None,
+    login: BrowserLogin | None = None,
 ) -> Issued | Refusal:
     if isinstance(key, Refusal):
         return _refused(services, key, user, how, peer)
@@ -204,7 +207,7 @@ async def _get(
     if isinstance(servers, Refusal):
         return _refused(services, servers, user, how, peer, key)
     request = CertificateRequest(key=key, servers=servers, lifetime=wish.lifetime, peer=peer)
-    signed = await issue.issue(services, request, claims, how, peer)
+    signed = await issue.issue(services, request, claims, how, peer, login)
     if isinstance(signed, Refusal):
         return signed
     return Issued(signed, key, tuple(parse_principal(principal) for principal in signed.principals))

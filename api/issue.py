@@ -6,6 +6,7 @@ The record is committed before the certificate leaves, and every refusal leaves 
 """
 
 from api.errors import HubUnavailable
+from api.records import BrowserLogin
 from api.roster import running_in
 from api.services import Services
 from api.store import CertificateRecord
@@ -43,9 +44,16 @@ async def claims_for(
 
 
 async def issue(
-    services: Services, request: CertificateRequest, claims: Claims, how: str, peer: str | None
+    services: Services,
+    request: CertificateRequest,
+    claims: Claims,
+    how: str,
+    peer: str | None,
+    login: BrowserLogin | None = None,
 ) -> Signed | Refusal:
     """Decide, record, sign, audit. `how` is the way the request came ("page", "token", …), `peer` its address.
+
+    `login` is the browser login that it rests on, where there is one; such a certificate can be renewed.
 
     Raises `StoreUnavailable`: then nothing was issued.
     """
@@ -54,7 +62,7 @@ async def issue(
     if isinstance(grant, Refusal):
         refused(services, grant, claims.user, how, peer, request.key.fingerprint)
         return grant
-    await services.store.record(_record_of(grant, how, peer, services.now_ms()))
+    await services.store.record(_record_of(grant, how, peer, services.now_ms(), login))
     signed = services.signer.sign_user(grant)
     services.audit(
         CertificateIssued(
@@ -118,7 +126,7 @@ async def _administered(services: Services, owner: TokenOwner, admin: bool) -> t
     return tuple(running_in(await services.hub.active_servers()).values())
 
 
-def _record_of(grant: Grant, how: str, peer: str | None, now_ms: int) -> CertificateRecord:
+def _record_of(grant: Grant, how: str, peer: str | None, now_ms: int, login: BrowserLogin | None) -> CertificateRecord:
     return CertificateRecord(
         serial=grant.serial,
         kind="user",
@@ -130,4 +138,6 @@ def _record_of(grant: Grant, how: str, peer: str | None, now_ms: int) -> Certifi
         issued_at=now_ms,
         how=how,
         address=peer,
+        login_at=login.at if login else None,
+        user_made=login.made if login else None,
     )

@@ -18,8 +18,24 @@ from ca.revocation import Revocations
 
 
 @dataclass(frozen=True, slots=True)
+class BrowserLogin:
+    """A login through JupyterHub's own page, on which certificates rest. `at` and `ends_at` are in seconds.
+
+    `made` is JupyterHub's `created` of the user at that moment: a name may be given to somebody else.
+    """
+
+    at: int
+    ends_at: int
+    made: str
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateRecord:
-    """A certificate as it is remembered. `issued_at` is in milliseconds, the other moments are in seconds."""
+    """A certificate as it is remembered. `issued_at` is in milliseconds, the other moments are in seconds.
+
+    `login_at` is the browser login that it rests on, and `user_made` JupyterHub's `created` of the user then; None
+    where it rests on a token.
+    """
 
     serial: int
     kind: str
@@ -31,6 +47,8 @@ class CertificateRecord:
     issued_at: int
     how: str
     address: str | None = None
+    login_at: int | None = None
+    user_made: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,8 @@ def columns_of(record: CertificateRecord) -> dict[str, object]:
         "issued_at": record.issued_at,
         "how": record.how,
         "address": record.address,
+        "login_at": record.login_at,
+        "user_made": record.user_made,
     }
 
 
@@ -124,4 +144,6 @@ def record_of(row: RowMapping) -> CertificateRecord:
         issued_at=row["issued_at"],
         how=row["how"],
         address=row["address"],
+        login_at=row["login_at"],
+        user_made=row["user_made"],
     )

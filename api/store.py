@@ -9,40 +9,35 @@ is handed out: every method here either did its work or raises `StoreUnavailable
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from api import tables
-from api.database import Database, MarkFile, Meta, bring_up, connect, read_meta
+from api import statements, tables
+from api.database import Database, MarkFile, bring_up, connect, read_meta
 from api.errors import StoreUnavailable
 from api.records import (
     CertificateRecord,
     Enrolment,
     Snapshot,
     columns_of,
-    enrolment_of,
     instance_of,
     is_instance,
     record_of,
 )
-from ca.errors import Reason, Refusal
-from ca.names import Instance, Server, parse_login
-from ca.revocation import Revocations
+from ca.errors import Refusal
+from ca.names import Instance, Server
 
 __all__ = ("CertificateRecord", "Enrolment", "Snapshot", "Store")
 
 log = structlog.get_logger(__name__)
-
-REVOCATION_HORIZON_MS = 8 * 86400 * 1000
-"""Longer than any certificate lives (seven days at most): older revocations refuse nothing that is left."""
 
 KEEP_MS = 90 * 86400 * 1000
 """How long rows are kept after they stopped to mean anything."""
@@ -122,21 +117,21 @@ class Store:
 
     async def record(self, record: CertificateRecord) -> None:
         """Remember a certificate. Only when this has returned may the certificate be handed out."""
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             await connection.execute(insert(tables.certificates).values(**columns_of(record)))
 
     async def certificates_of(self, user: str, now: float) -> tuple[CertificateRecord, ...]:
         """The user's certificates that have not expired, the newest first."""
         table = tables.certificates
         query = select(table).where(table.c.user == user, table.c.kind == "user", table.c.valid_before > int(now))
-        async with self._reading() as connection:
+        async with self.reading() as connection:
             rows = await connection.execute(query.order_by(table.c.issued_at.desc()).limit(MAX_LISTED))
             return tuple(record_of(row) for row in rows.mappings())
 
     async def certificate(self, serial: int) -> CertificateRecord | None:
         """One certificate, whoever's it is."""
         table = tables.certificates
-        async with self._reading() as connection:
+        async with self.reading() as connection:
             row = (
                 (await connection.execute(select(table).where(table.c.serial == str(serial)))).mappings().one_or_none()
             )
@@ -156,7 +151,7 @@ class Store:
 
     async def revoke_everyone(self, now_ms: int) -> None:
         """No certificate that was issued until now counts any more."""
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             await connection.execute(update(tables.meta).values(everyone_before=now_ms + 1))
         await self._reread(now_ms)
 
@@ -165,43 +160,43 @@ class Store:
 
         The same pod may come again with the same key: its address and its withdraw token are then replaced.
         """
-        async with self._writing() as connection:
-            answer = await _enrol(connection, new, withdraw_sha256)
+        async with self.writing() as connection:
+            answer = await statements.enrol(connection, new, withdraw_sha256)
         await self._reread(new.enrolled_at)
         return answer
 
     async def withdraw(self, withdraw_sha256: str, now_ms: int) -> Instance | None:
         """End the enrolment with this token. None: there is no such token. Ending it again changes nothing."""
         table = tables.enrolments
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             query = select(table).where(table.c.withdraw_sha256 == withdraw_sha256)
             row = (await connection.execute(query)).mappings().one_or_none()
             if row is None:
                 return None
-            await _end(connection, (int(row["id"]),), "withdrawn", now_ms)
+            await statements.end(connection, (int(row["id"]),), "withdrawn", now_ms)
         await self._reread(now_ms)
         return instance_of(row)
 
     async def end_enrolments(self, instances: Iterable[Instance], why: str, now_ms: int) -> None:
         """These runs are over."""
         table = tables.enrolments
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             for one in instances:
                 query = select(table.c.id).where(*is_instance(one), table.c.ended_at.is_(None))
-                await _end(connection, tuple((await connection.execute(query)).scalars()), why, now_ms)
+                await statements.end(connection, tuple((await connection.execute(query)).scalars()), why, now_ms)
         await self._reread(now_ms)
 
     async def mark_ready(self, instances: Iterable[Instance], now_ms: int) -> None:
         """JupyterHub has said that these are ready; after a restart they are listed before it says so again."""
         table = tables.enrolments
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             for one in instances:
                 await connection.execute(update(table).where(*is_instance(one)).values(seen_ready=True))
         await self._reread(now_ms)
 
     async def _revoke(self, kind: str, subject: str, by: str, why: str, now_ms: int) -> None:
         values = {"kind": kind, "subject": subject, "by": by, "why": why, "revoked_at": now_ms}
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             # One more millisecond: what was issued in this very millisecond is meant as well.
             await connection.execute(insert(tables.revocations).values(**values, before=now_ms + 1))
         await self._reread(now_ms)
@@ -245,8 +240,8 @@ class Store:
                 return last
             snapshot = Snapshot(
                 meta=meta,
-                revocations=await _revocations(connection, meta, now_ms),
-                enrolments=await _enrolments(connection),
+                revocations=await statements.revocations(connection, meta, now_ms),
+                enrolments=await statements.enrolments(connection),
             )
         self._mark = max(self._mark, meta.high_water)
         self._snapshot = snapshot
@@ -267,15 +262,21 @@ class Store:
             return
         self._pruned_at = now_ms
         limit = now_ms - KEEP_MS
-        async with self._writing() as connection:
+        async with self.writing() as connection:
             await connection.execute(
                 delete(tables.certificates).where(tables.certificates.c.valid_before < limit // 1000)
             )
             await connection.execute(delete(tables.revocations).where(tables.revocations.c.revoked_at < limit))
             await connection.execute(delete(tables.enrolments).where(tables.enrolments.c.ended_at < limit))
+            day = now_ms - 86400 * 1000
+            await connection.execute(delete(tables.logins).where(tables.logins.c.expires_at < day))
+            await connection.execute(delete(tables.nonces).where(tables.nonces.c.used_at < day))
+            await connection.execute(delete(tables.bastions).where(tables.bastions.c.seen_at < day))
+            await connection.execute(delete(tables.ended_sessions).where(tables.ended_sessions.c.ended_at < day))
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with. Raises `StoreUnavailable`, also for what goes wrong inside."""
         database = self._opened()
         try:
             async with database.engine.connect() as connection:
@@ -285,7 +286,25 @@ class Store:
             raise StoreUnavailable(_SENTENCE) from None
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+    async def noting(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for what may be lost with the database without harm: logins that wait, sessions that live.
+
+        It raises no mark, so it wakes nobody and replicas do not queue up for it: let its first statement be the
+        one that writes, with its condition in it. Raises `StoreUnavailable`, also for what goes wrong inside.
+        """
+        database = self._opened()
+        try:
+            async with database.engine.begin() as connection:
+                yield connection
+        except _OUTAGES as error:
+            _warn(error)
+            raise StoreUnavailable(_SENTENCE) from None
+        if not database.is_in_place() or database is not self._database:
+            raise StoreUnavailable(_SENTENCE)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction for what was promised: see the head of this file. Raises `StoreUnavailable`."""
         database = self._opened()
         table = tables.meta
         raise_mark = (
@@ -312,78 +331,6 @@ class Store:
         if self._database is None or not self._database.is_in_place():
             raise StoreUnavailable(_SENTENCE)
         return self._database
-
-
-async def _enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
-    table = tables.enrolments
-    mine = (table.c.owner == new.server.owner) & (table.c.server_name == new.server.name)
-    fingerprint = new.host_key.fingerprint
-    elsewhere = select(table.c.id).where(table.c.live_host_key == fingerprint, ~mine)
-    if (await connection.execute(elsewhere)).first() is not None:
-        return Refusal(
-            Reason.HOST_KEY_CONFLICT, "Another server has enrolled with this host key. Make a new one and try again."
-        )
-    before = (await connection.execute(select(table).where(*is_instance(new.instance)))).mappings().one_or_none()
-    if before is not None and before["host_key"] != new.host_key.line:
-        return Refusal(
-            Reason.HOST_KEY_CONFLICT,
-            "This run of the server has already enrolled with another host key, and the first one stays. "
-            "Restart the server if that was not you.",
-        )
-    older = select(table.c.id).where(mine, table.c.instance != str(new.instance.id), table.c.ended_at.is_(None))
-    await _end(connection, tuple((await connection.execute(older)).scalars()), "replaced", new.enrolled_at)
-    values = {
-        "live_host_key": fingerprint,
-        "address": new.address,
-        "ssh_port": new.ssh_port,
-        "key_port": new.key_port,
-        "unix_user": new.unix_user,
-        "withdraw_sha256": withdraw_sha256,
-        "ended_at": None,
-        "ended_why": None,
-    }
-    if before is not None:
-        await connection.execute(update(table).where(table.c.id == before["id"]).values(**values))
-        return enrolment_of({**before, **values})
-    identity = {
-        "owner": new.server.owner,
-        "server_name": new.server.name,
-        "instance": str(new.instance.id),
-        "host_key": new.host_key.line,
-        "seen_ready": new.seen_ready,
-        "enrolled_at": new.enrolled_at,
-    }
-    await connection.execute(insert(table).values(**identity, **values))
-    return new
-
-
-async def _end(connection: AsyncConnection, ids: Sequence[int], why: str, now_ms: int) -> None:
-    table = tables.enrolments
-    for one in ids:
-        ended = update(table).where(table.c.id == one, table.c.ended_at.is_(None))
-        await connection.execute(ended.values(live_host_key=None, ended_at=now_ms, ended_why=why))
-
-
-async def _revocations(connection: AsyncConnection, meta: Meta, now_ms: int) -> Revocations:
-    table = tables.revocations
-    query = (
-        select(table.c.kind, table.c.subject, func.max(table.c.before).label("before"))
-        .where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS)
-        .group_by(table.c.kind, table.c.subject)
-    )
-    rows = tuple(await connection.execute(query))
-    return Revocations(
-        everyone_before=meta.everyone_before,
-        serials=frozenset(int(row.subject) for row in rows if row.kind == "serial"),
-        users={row.subject: row.before for row in rows if row.kind == "user"},
-        servers={parse_login(row.subject): row.before for row in rows if row.kind == "server"},
-    )
-
-
-async def _enrolments(connection: AsyncConnection) -> tuple[Enrolment, ...]:
-    table = tables.enrolments
-    query = select(table).where(table.c.ended_at.is_(None)).order_by(table.c.owner, table.c.server_name)
-    return tuple(enrolment_of(row) for row in (await connection.execute(query)).mappings())
 
 
 def _warn(error: BaseException) -> None:

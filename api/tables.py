@@ -44,10 +44,16 @@ certificates = Table(
     Column("issued_at", BigInteger, nullable=False),
     Column("how", String(32), nullable=False),
     Column("address", String(64)),
+    Column("login_at", BigInteger),
+    Column("user_made", Text),
     Index("certificates_by_user", "user", "valid_before"),
     Index("certificates_by_end", "valid_before"),
 )
-"""Every user and host certificate, written before it was handed out."""
+"""Every user and host certificate, written before it was handed out.
+
+`login_at` is when (seconds) the person last logged in with a browser, where the certificate rests on that: renewals
+end a day after it. `user_made` is JupyterHub's `created` of that user at that login, so that a name given to somebody
+else renews nothing."""
 
 revocations = Table(
     "revocations",
@@ -86,3 +92,59 @@ enrolments = Table(
 )
 """One row an instance: its first host key stays. `live_host_key` is the fingerprint while the enrolment lives, and
 unique: one host key never stands for two servers at a time."""
+
+logins = Table(
+    "logins",
+    metadata,
+    Column("device_sha256", String(64), primary_key=True),
+    Column("user_code", String(16), nullable=False, unique=True),
+    Column("kind", String(12), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("host_name", Text),
+    Column("address", String(64)),
+    Column("server", Text),
+    Column("lifetime", Integer),
+    Column("start", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("polled_at", BigInteger),
+    Column("state", String(12), nullable=False),
+    Column("decided_at", BigInteger),
+    Column("user", Text),
+    Column("user_made", Text),
+    Column("login_at", BigInteger),
+    Column("login_ends_at", BigInteger),
+    Index("logins_by_end", "expires_at"),
+)
+"""One row for each login that waits for a browser (RFC 8628), bound to one public key. `kind` is device (a client that
+polls) or interactive (an ssh connection that waits at a bastion). `state` goes from pending to approved or denied, and
+from approved to taken; never back. `user` and what follows is who approved it, and the end of that browser login."""
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("nonce_sha256", String(64), primary_key=True),
+    Column("used_at", BigInteger, nullable=False),
+    Index("nonces_by_moment", "used_at"),
+)
+"""Proofs of possession that were seen: each counts once."""
+
+bastions = Table(
+    "bastions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("sessions", JSON, nullable=False),
+)
+"""One row a bastion process: the sessions that live in it, as it last said."""
+
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("session", String(64), nullable=False),
+    Column("by", Text, nullable=False),
+    Column("ended_at", BigInteger, nullable=False),
+    Index("ended_sessions_by_moment", "ended_at"),
+)
+"""Sessions that somebody ended by hand; the bastions hear of them with the state."""

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import Pool
 
 from api.errors import StoreUnavailable
-from api.store import KEEP_MS, REVOCATION_HORIZON_MS, CertificateRecord, Enrolment, Store
+from api.statements import REVOCATION_HORIZON_MS
+from api.store import KEEP_MS, CertificateRecord, Enrolment, Store
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey, parse_public_key
 from ca.names import Instance, Server
