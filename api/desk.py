@@ -82,7 +82,7 @@ async def login_owner(services: Services, access_token: str) -> Visitor | Refusa
     if owner.kind is not TokenKind.ACCESS:
         return Refusal(Reason.WRONG_TOKEN, "JupyterHub let you in, but not to this service. Ask the administrator.")
     known = await services.hub.user(owner.user)  # the token of the login may not see when its user was made
-    return _GONE if known is None else Visitor(owner.user, model.get("admin") is True, _made(known))
+    return _GONE if known is None else Visitor(owner.user, model.get("admin") is True, issue.made_at(known))
 
 
 async def session_claims(services: Services, session: Session) -> Claims | Refusal:
@@ -180,13 +180,7 @@ async def _same_user(services: Services, session: Session) -> Model | None:
     """JupyterHub's model of the user that logged in. None when that user is gone, and also when the name was given
     to somebody else since, who must not inherit a browser."""
     model = await services.hub.user(session.user)
-    return model if model is not None and _made(model) == session.made else None
-
-
-def _made(model: Model) -> str:
-    """When JupyterHub made this user, as it writes it; "" where this service may not read that (`read:users`)."""
-    made = model.get("created")
-    return made if isinstance(made, str) else ""
+    return model if model is not None and issue.made_at(model) == session.made else None
 
 
 async def _get(

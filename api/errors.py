@@ -52,6 +52,12 @@ class Refused(BastionError):
 STATUS: Mapping[Reason, int] = {
     Reason.INVALID_TOKEN: 401,
     Reason.UNKNOWN_CREDENTIAL: 401,
+    Reason.CLOCK_OFF: 401,
+    Reason.INVALID_PROOF: 401,
+    Reason.WRONG_CODE: 400,
+    Reason.ACCESS_DENIED: 400,
+    Reason.EXPIRED_TOKEN: 400,
+    Reason.INVALID_GRANT: 400,
     Reason.BAD_NAME: 400,
     Reason.BAD_KEY: 400,
     Reason.BAD_LIFETIME: 400,

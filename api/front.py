@@ -7,6 +7,7 @@ import httpx
 from fastapi import Depends, Request
 
 from api.commands import Door
+from api.guesses import Guesses
 from api.oauth import Login, OAuthClient
 from api.pages import Pages
 from api.services import Clock
@@ -22,6 +23,7 @@ class Front:
     door: Door
     login: Login
     sessions: Sessions
+    guesses: Guesses
 
 
 def open_front(settings: Settings, http: httpx.AsyncClient, clock: Clock) -> Front:
@@ -47,6 +49,7 @@ def open_front(settings: Settings, http: httpx.AsyncClient, clock: Clock) -> Fro
         ),
         login=Login(client, cookies, http, clock),
         sessions=Sessions(cookies, clock),
+        guesses=Guesses(clock),
     )
 
 

@@ -5,7 +5,10 @@
 The record is committed before the certificate leaves, and every refusal leaves one audit line.
 """
 
+from collections.abc import Awaitable, Callable
+
 from api.errors import HubUnavailable
+from api.hub import Model
 from api.records import BrowserLogin
 from api.roster import running_in
 from api.services import Services
@@ -18,18 +21,29 @@ from ca.policy import CertificateRequest, Grant, decide
 from ca.revocation import SERIAL_RANDOM_BITS
 from ca.signer import Signed
 
+Keep = Callable[[CertificateRecord], Awaitable[Refusal | None]]
+"""Commits a record, or says why it must not be."""
+
+_GONE = Refusal(Reason.NOT_A_USER, "JupyterHub does not know you any more. Log in there again.")
+
 
 async def claims_for(
-    services: Services, owner: TokenOwner, *, admin: bool = False, until: float | None = None
+    services: Services,
+    owner: TokenOwner,
+    *,
+    admin: bool = False,
+    until: float | None = None,
+    made: str | None = None,
 ) -> Claims | Refusal:
     """Everything that JupyterHub says of `owner` at this moment, asked with our own token.
 
-    `admin` is JupyterHub's word at a browser login, and counts for nothing else. `until` is when the login ends.
+    `admin` is JupyterHub's word at a browser login, and counts for nothing else. `until` is when the login ends, and
+    `made` when JupyterHub had made the user that logged in: somebody who was given the name since gets nothing.
     Raises `HubUnavailable`.
     """
     model = await services.hub.user(owner.user)
-    if model is None:
-        return Refusal(Reason.NOT_A_USER, "JupyterHub does not know you any more. Log in there again.")
+    if model is None or made not in (None, made_at(model)):
+        return _GONE
     try:
         return build_claims(
             owner,
@@ -50,10 +64,12 @@ async def issue(
     how: str,
     peer: str | None,
     login: BrowserLogin | None = None,
+    keep: Keep | None = None,
 ) -> Signed | Refusal:
     """Decide, record, sign, audit. `how` is the way the request came ("page", "token", …), `peer` its address.
 
-    `login` is the browser login that it rests on, where there is one; such a certificate can be renewed.
+    `login` is the browser login that it rests on, where there is one; such a certificate can be renewed. `keep`
+    commits the record where that has a condition, which must still hold at that moment.
 
     Raises `StoreUnavailable`: then nothing was issued.
     """
@@ -62,7 +78,12 @@ async def issue(
     if isinstance(grant, Refusal):
         refused(services, grant, claims.user, how, peer, request.key.fingerprint)
         return grant
-    await services.store.record(_record_of(grant, how, peer, services.now_ms(), login))
+    record = _record_of(grant, how, peer, services.now_ms(), login)
+    if keep is None:
+        await services.store.record(record)
+    elif (refusal := await keep(record)) is not None:
+        refused(services, refusal, claims.user, how, peer, request.key.fingerprint)
+        return refusal
     signed = services.signer.sign_user(grant)
     services.audit(
         CertificateIssued(
@@ -85,6 +106,12 @@ def refused(
 ) -> None:
     """The audit line of a request that got no certificate. For whoever refuses before `issue` is reached."""
     services.audit(CertificateRefused(peer=peer, user=user, reason=refusal.reason, how=how, fingerprint=fingerprint))
+
+
+def made_at(model: Model) -> str:
+    """When JupyterHub made this user, as it writes it; "" where this service may not read that (`read:users`)."""
+    made = model.get("created")
+    return made if isinstance(made, str) else ""
 
 
 async def revoke_serial(services: Services, serial: int, by: str, why: str, peer: str | None = None) -> None:

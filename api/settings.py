@@ -190,6 +190,10 @@ class CertificateSettings(_Group):
     shared_lifetime: Annotated[int, Field(ge=60, le=7 * 86400)] = 3600
     """The same, as soon as somebody else's server is in it."""
 
+    renew_for: Annotated[int, Field(ge=0, le=7 * 86400)] = 86400
+    """Seconds after a browser login for which its certificates can be renewed with the key alone, while their servers
+    run. No certificate outlives that. 0: never."""
+
     capabilities: CapabilitySet = frozenset(Capability)
     """What sessions may do: any of pty, exec, subsystem, local-forward, remote-forward, streamlocal, agent, x11."""
 

@@ -48,6 +48,7 @@ certificates = Table(
     Column("user_made", Text),
     Index("certificates_by_user", "user", "valid_before"),
     Index("certificates_by_end", "valid_before"),
+    Index("certificates_by_key", "fingerprint"),
 )
 """Every user and host certificate, written before it was handed out.
 
@@ -102,11 +103,13 @@ logins = Table(
     Column("public_key", Text, nullable=False),
     Column("host_name", Text),
     Column("address", String(64)),
+    Column("network", String(64)),
     Column("server", Text),
     Column("lifetime", Integer),
     Column("start", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("pause", Integer, nullable=False),
     Column("polled_at", BigInteger),
     Column("state", String(12), nullable=False),
     Column("decided_at", BigInteger),
@@ -118,7 +121,9 @@ logins = Table(
 )
 """One row for each login that waits for a browser (RFC 8628), bound to one public key. `kind` is device (a client that
 polls) or interactive (an ssh connection that waits at a bastion). `state` goes from pending to approved or denied, and
-from approved to taken; never back. `user` and what follows is who approved it, and the end of that browser login."""
+from approved to taken; never back. `network` is what its address counts under where addresses are counted. `pause` is
+how many seconds a client has to leave between two questions. `user` and what follows is who approved it, and the end
+of that browser login."""
 
 nonces = Table(
     "nonces",

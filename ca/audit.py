@@ -143,6 +143,49 @@ class LoginRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLoginBegun(Event):
+    """A client asked for a certificate that somebody has to approve in a browser. `kind`: device or interactive."""
+
+    name: ClassVar[str] = "device_login_begun"
+    kind: str
+    fingerprint: str
+    server: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLoginApproved(Event):
+    """Somebody let a waiting client in. `peer` is the browser's address and `client` the client's."""
+
+    name: ClassVar[str] = "device_login_approved"
+    user: str
+    kind: str
+    fingerprint: str
+    client: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLoginDenied(Event):
+    """Somebody sent a waiting client away."""
+
+    name: ClassVar[str] = "device_login_denied"
+    user: str
+    kind: str
+    fingerprint: str
+    client: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceLoginRefused(Event):
+    """A login by a browser and a second device was not begun, not shown or not approved, or its code was not good."""
+
+    name: ClassVar[str] = "device_login_refused"
+    user: str | None
+    reason: str
+    kind: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRefused(Event):
     """A request to the service was refused before anything was decided (secret, CSRF, origin)."""
 

@@ -50,6 +50,8 @@ class Reason(StrEnum):
     # who asks
     INVALID_TOKEN = "invalid_token"  # noqa: S105 - a code, not a secret
     WRONG_TOKEN = "wrong_token"  # noqa: S105 - genuine, but not one that may ask for this
+    CLOCK_OFF = "clock_off"
+    INVALID_PROOF = "invalid_proof"
     NOT_A_USER = "not_a_user"
     NOT_YOURS = "not_yours"
     BAD_NAME = "bad_name"
@@ -62,6 +64,11 @@ class Reason(StrEnum):
     BAD_LIFETIME = "bad_lifetime"
     HOST_KEY_CONFLICT = "host_key_conflict"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    # a login that waits for a browser; the last three are words of RFC 6749 and RFC 8628
+    WRONG_CODE = "wrong_code"
+    ACCESS_DENIED = "access_denied"
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105 - a code, not a secret
+    INVALID_GRANT = "invalid_grant"
     # what a certificate or key is worth at the door
     WRONG_CERTIFICATE_TYPE = "wrong_certificate_type"
     NOT_YET_VALID = "not_yet_valid"

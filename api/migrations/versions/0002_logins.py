@@ -14,6 +14,7 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("certificates", sa.Column("login_at", sa.BigInteger()))
     op.add_column("certificates", sa.Column("user_made", sa.Text()))
+    op.create_index("certificates_by_key", "certificates", ["fingerprint"])
     op.create_table(
         "logins",
         sa.Column("device_sha256", sa.String(64), primary_key=True),
@@ -22,11 +23,13 @@ def upgrade() -> None:
         sa.Column("public_key", sa.Text(), nullable=False),
         sa.Column("host_name", sa.Text()),
         sa.Column("address", sa.String(64)),
+        sa.Column("network", sa.String(64)),
         sa.Column("server", sa.Text()),
         sa.Column("lifetime", sa.Integer()),
         sa.Column("start", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.Column("pause", sa.Integer(), nullable=False),
         sa.Column("polled_at", sa.BigInteger()),
         sa.Column("state", sa.String(12), nullable=False),
         sa.Column("decided_at", sa.BigInteger()),
@@ -61,5 +64,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("ended_sessions", "bastions", "nonces", "logins"):
         op.drop_table(table)
+    op.drop_index("certificates_by_key", "certificates")
     op.drop_column("certificates", "user_made")
     op.drop_column("certificates", "login_at")
