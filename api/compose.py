@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TextIO
 
 from api.hub import HubClient
+from api.hubservers import HubServers
 from api.keywatch import KeyWatch
 from api.metrics import Metrics
 from api.roster import Roster
@@ -15,6 +16,7 @@ from api.secret import open_secret
 from api.services import Clock, Services
 from api.settings import Settings
 from api.store import Store
+from api.watchers import Watchers
 from ca.audit import AuditLog, Unenrolled
 from ca.errors import KeyFileError
 from ca.names import Instance
@@ -55,6 +57,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
     audit_log = AuditLog(audit)
     async with (
         HubClient(settings.hub.api_url, settings.hub.secret, timeout=settings.hub.timeout) as hub,
+        HubServers(settings.hub.api_url, settings.hub.secret, timeout=settings.hub.timeout) as hub_servers,
         Store(settings.database, settings.state_directory) as store,
     ):
 
@@ -71,6 +74,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             settings=settings,
             rules=rules,
             hub=hub,
+            hub_servers=hub_servers,
             store=store,
             signer=signer,
             keys=KeyWatch(signer),
@@ -79,6 +83,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             metrics=metrics,
             clock=clock,
             random_bits=secrets.randbits,
+            watchers=Watchers(),
         )
         _watch(services)
         yield services

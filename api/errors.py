@@ -63,6 +63,8 @@ STATUS: Mapping[Reason, int] = {
     Reason.BAD_LIFETIME: 400,
     Reason.NO_SERVER: 409,
     Reason.SERVER_NOT_RUNNING: 409,
+    Reason.SERVER_BUSY: 409,
+    Reason.START_FAILED: 409,
     Reason.HOST_KEY_CONFLICT: 409,
     Reason.TOO_MANY_SERVERS: 400,
     Reason.TOO_MANY: 429,

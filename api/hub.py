@@ -71,9 +71,13 @@ class HubClient:
             raise TokenRefused
         return _object(status, answer)
 
-    async def user(self, name: str) -> Model | None:
-        """The user called exactly `name`, active servers included; None when JupyterHub has no such user."""
-        status, answer = await self._get(f"users/{_segment(name)}", self._token)
+    async def user(self, name: str, *, stopped: bool = False) -> Model | None:
+        """The user called exactly `name`, active servers included; None when JupyterHub has no such user.
+
+        `stopped`: those that do not run are listed too, if they were started or made ever.
+        """
+        path = f"users/{segment(name)}" + ("?include_stopped_servers=1" if stopped else "")
+        status, answer = await self._get(path, self._token)
         if status == 404:
             return None
         model = _object(status, answer)
@@ -87,7 +91,7 @@ class HubClient:
         Empty where JupyterHub has no sharing or this service may not read it: then nothing is shared for SSH.
         """
         try:
-            return await self._pages(f"users/{_segment(name)}/shared", {})
+            return await self._pages(f"users/{segment(name)}/shared", {})
         except _NotGiven:
             return ()
 
@@ -132,7 +136,7 @@ class HubClient:
         try:
             async with self._client.stream("GET", path, params=query, headers=headers) as response:
                 status = response.status_code
-                body = await _bounded(response)
+                body = await bounded(response)
         except httpx.TimeoutException:
             raise HubUnavailable("JupyterHub did not answer in time.") from None
         except (httpx.HTTPError, httpx.InvalidURL):
@@ -155,7 +159,7 @@ class _NotGiven(Exception):
     """JupyterHub answered 403 or 404 to a list."""
 
 
-async def _bounded(response: httpx.Response) -> bytes:
+async def bounded(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -172,6 +176,6 @@ def _object(status: int, answer: Any) -> Model:
     return answer
 
 
-def _segment(name: str) -> str:
+def segment(name: str) -> str:
     """`name` as one segment of a path. A user may be called `..`, which a URL would swallow."""
     return quote(name, safe="", errors="replace").replace(".", "%2E")

@@ -131,6 +131,11 @@ class Roster:
         """How many servers are listed; 0 while the database has not been read."""
         return 0 if self._state is None else len(self._state.body["enrolled"])
 
+    @property
+    def closed(self) -> bool:
+        """Whether the service ends: whoever waits for something goes home."""
+        return self._closed
+
     def runs(self, instance: Instance) -> bool:
         """Whether exactly this run is listed."""
         return any(one.instance == instance for one in self.listed)

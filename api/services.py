@@ -10,11 +10,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from api.hub import HubClient
+from api.hubservers import HubServers
 from api.keywatch import KeyWatch
 from api.metrics import Metrics
 from api.roster import Roster
 from api.settings import Settings
 from api.store import Store
+from api.watchers import Watchers
 from ca.audit import AuditLog, Event
 from ca.policy import Rules
 from ca.signer import Signer
@@ -30,6 +32,7 @@ class Services:
     settings: Settings
     rules: Rules
     hub: HubClient
+    hub_servers: HubServers
     store: Store
     signer: Signer
     keys: KeyWatch
@@ -38,6 +41,7 @@ class Services:
     metrics: Metrics
     clock: Clock
     random_bits: Callable[[int], int]
+    watchers: Watchers
 
     def now(self) -> float:
         """Seconds since the epoch."""

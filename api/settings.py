@@ -181,6 +181,14 @@ class PodSettings(_Group):
     """Seconds that a pod's or the bastion's host certificate counts; they ask for a new one in time."""
 
 
+class ServerSettings(_Group):
+    """What people may do with their own servers here, besides entering them."""
+
+    start: bool = False
+    """Whether people may start and stop their own servers, with SSH, from here. JupyterHub must let this
+    service do that: `configure(..., start_servers=True)`."""
+
+
 class CertificateSettings(_Group):
     """What a user certificate may be. The rules of one request stand in `ca.policy`."""
 
@@ -273,6 +281,7 @@ class Settings(BaseSettings):
     internal: InternalSettings = Field(default_factory=InternalSettings)
     bastion: BastionSettings = Field(default_factory=BastionSettings)
     pods: PodSettings = Field(default_factory=PodSettings)
+    servers: ServerSettings = Field(default_factory=ServerSettings)
     certificates: CertificateSettings = Field(default_factory=CertificateSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

@@ -195,6 +195,27 @@ class RequestRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAsked(Event):
+    """JupyterHub was told to start or stop somebody's server, on that person's word. `action` is "start" or "stop"."""
+
+    name: ClassVar[str] = "server_asked"
+    user: str
+    server: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRefused(Event):
+    """Somebody wanted a server started or stopped, and it was not done. `server` is theirs only where it is known."""
+
+    name: ClassVar[str] = "server_refused"
+    user: str | None
+    server: str | None
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRefused(Event):
     """Somebody proved to hold a key, and was not let in."""
 

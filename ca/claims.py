@@ -127,6 +127,22 @@ def running_servers(model: object) -> tuple[Running, ...]:
     return tuple(one for one in found if one is not None)
 
 
+def known_servers(model: object) -> Mapping[Server, Mapping[str, object]]:
+    """Every server in a user model, with its last `user_options`: what the user chose, in JupyterHub's keeping.
+
+    Stopped servers are there if the model was asked for with them. Raises `MalformedClaims`.
+    """
+    servers = _mapping(model).get("servers")
+    if not isinstance(servers, Mapping):
+        raise MalformedClaims("JupyterHub did not list the user's servers.")
+    owner = _name(model)
+    found: dict[Server, Mapping[str, object]] = {}
+    for name, server in servers.items():
+        options = _mapping(server).get("user_options")
+        found[_server(owner, name)] = options if isinstance(options, Mapping) else {}
+    return found
+
+
 def shared_servers(shares: Iterable[object], scope: str = CONNECT_SCOPE) -> frozenset[Server]:
     """The servers that the items of `GET /hub/api/users/{name}/shared` share for SSH. Raises `MalformedClaims`."""
     found: set[Server] = set()

@@ -59,6 +59,8 @@ class Reason(StrEnum):
     BAD_KEY = "bad_key"
     NO_SERVER = "no_server"
     SERVER_NOT_RUNNING = "server_not_running"
+    SERVER_BUSY = "server_busy"
+    START_FAILED = "start_failed"
     TOO_MANY_SERVERS = "too_many_servers"
     NOTHING_GRANTED = "nothing_granted"
     BAD_LIFETIME = "bad_lifetime"

@@ -33,6 +33,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.app import JupyterHub
+from jupyterhub.scopes import scope_definitions
 from jupyterhub.utils import maybe_future
 from traitlets.config import LazyConfigValue
 from traitlets.utils.importstring import import_item
@@ -92,6 +93,7 @@ def configure(
     pod_python: str = sys.executable,
     pod_environment: Mapping[str, str] | None = None,
     sharing: bool = False,
+    start_servers: bool = False,
 ) -> None:
     """Add the api as a service, its role, the users' scopes and the check box to the configuration `c`.
 
@@ -105,12 +107,14 @@ def configure(
     pod_environment  more variables for the pod side
     sharing          let users share their servers (`shares!user`); SSH is shared with the scope
                      `custom:<service>:connect`, which every user holds for the own servers
+    start_servers    let the api start and stop servers for their owners (it also needs SSH_API_SERVERS_START=true)
     Raises ValueError when the token is missing or short.
     """
     public_url = public_url.rstrip("/")
     token = _token(api_token, api_token_file)
     c.JupyterHub.services = [*_so_far(c.JupyterHub.services, []), service_entry(service, public_url, token)]
-    role = {"name": f"{service}-service", "services": [service], "scopes": list(SERVICE_SCOPES)}
+    scopes_of_api = [*SERVICE_SCOPES, *(start_scopes() if start_servers else ())]
+    role = {"name": f"{service}-service", "services": [service], "scopes": scopes_of_api}
     c.JupyterHub.load_roles = [*_so_far(c.JupyterHub.load_roles, []), role]
     connect = f"custom:{service}:connect"
     c.JupyterHub.custom_scopes = {
@@ -145,6 +149,12 @@ def service_entry(service: str, public_url: str, token: str) -> dict[str, Any]:
         "oauth_no_confirm": True,
         "oauth_client_allowed_scopes": ["read:servers!user", "read:users:groups!user", "read:users:shares!user"],
     }
+
+
+def start_scopes() -> tuple[str, ...]:
+    """The least that starting and stopping needs. JupyterHub 5.5 knows no scope for starting alone."""
+    narrow = "start:servers" in scope_definitions
+    return ("start:servers", "delete:servers") if narrow else ("servers",)
 
 
 def grant_users(c: Config, scopes: set[str]) -> None:

@@ -117,6 +117,17 @@ def test_sharing_is_granted_only_when_asked_for(configured: Any) -> None:
     assert granted(configured(sharing=True)) - granted(configured()) == {"shares!user"}
 
 
+def test_starting_servers_is_granted_only_when_asked_for_and_as_narrowly_as_the_release_can(
+    configured: Any, hub_release: Release
+) -> None:
+    def held(result: dict[str, Any]) -> set[str]:
+        (role,) = [role for role in result["roles"] if role.get("services") == ["ssh"]]
+        return set(role["scopes"])
+
+    added = held(configured(start_servers=True)) - held(configured())
+    assert added == ({"servers"} if hub_release == "5.5" else {"start:servers", "delete:servers"})
+
+
 def test_another_service_name_reaches_every_scope(configured: Any) -> None:
     result = configured(service="shell")
     assert granted(result) - {"self"} == {"access:services!service=shell", "custom:shell:connect!user"}

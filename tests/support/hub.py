@@ -82,6 +82,8 @@ class Hub:
     """True: the administrator has a spawn form and hooks already."""
     cluster: FakeCluster | None = None
     """Where KubeSpawner makes pods; None: servers are processes of this machine."""
+    start_servers: bool = True
+    """Whether the api's token may start and stop servers."""
     log_level: str = "INFO"
     public_url: str = ""
     """Where the api is said to be; the OAuth redirect goes there. Default: a free port on loopback."""
@@ -210,6 +212,7 @@ class Hub:
             "server_args": server_args,
             "public_url": self.public_url,
             "existing_form": self.existing_form,
+            "start_servers": self.start_servers,
             "kubernetes": self.cluster is not None,
             "pod_side": str(self.pod_side),
             "pod_environment": dict(self.pod_environment),

@@ -3,6 +3,7 @@
 # mypy: ignore-errors
 # It runs where JupyterHub is installed, which is not where the types are checked.
 
+import asyncio
 import json
 import os
 import sys
@@ -109,6 +110,23 @@ elif given["existing_form"]:
     c.Spawner.apply_user_options = apply_size
     c.Spawner.pre_spawn_hook = note_the_hook
 
+if not given["existing_form"]:
+
+    class NoRoom(Exception):
+        """A spawner that says no."""
+
+        def __init__(self, words):
+            super().__init__(words)
+            self.jupyterhub_message = words
+
+    async def as_chosen(spawner):
+        """Some runs are slow, some fail, as the user chose."""
+        await asyncio.sleep(spawner.user_options.get("slow", 0))
+        if words := spawner.user_options.get("refuse"):
+            raise NoRoom(words)
+
+    c.Spawner.pre_spawn_hook = as_chosen
+
 c.JupyterHub.services = [
     {"name": "the-tests", "api_token": given["admin_token"], "admin": True},
     {
@@ -138,5 +156,6 @@ configure(
     pod_side=given["pod_side"],
     pod_environment=given["pod_environment"],
     sharing=True,
+    start_servers=given["start_servers"],
 )
 grant_users(c, {"access:services!service=other"})

@@ -18,6 +18,7 @@ SSH_API_BASTION_PORT: {{ int .Values.bastion.port | quote }}
 SSH_API_BASTION_JUMP_LOGIN: {{ first .Values.bastion.jumpLogins | quote }}
 SSH_API_PODS_NETWORKS: {{ join "," .Values.notebooks.networks | quote }}
 SSH_API_PODS_UNIX_USER: {{ .Values.notebooks.unixUser | quote }}
+SSH_API_SERVERS_START: {{ .Values.api.startServers | quote }}
 SSH_API_CERTIFICATES_KEYS_GROUP: {{ int .Values.podSecurity.group | quote }}
 {{- end -}}
 
