@@ -1,13 +1,14 @@
-"""The command line: serve, rotate a CA, revoke certificates, look at the settings."""
+"""The command line: serve, rotate a CA, see and revoke certificates, look at the settings."""
 
 import argparse
 import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
-from api import logs
+from api import listings, logs
 from api.compose import internal_secret, open_audit, open_signer
 from api.settings import Settings, describe, read_settings
 from api.store import Store
@@ -17,6 +18,8 @@ from ca.keyfiles import rotate
 from ca.names import Server, parse_login
 
 BY = "command line"
+
+Rows = TypeVar("Rows")
 
 _DESCRIPTION = """\
 The jupyterhub-bastion api: JupyterHub logins in, SSH certificates out.
@@ -87,6 +90,24 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--why", default="by an administrator", help="the reason, for the audit line")
     one.set_defaults(run=_revoke)
 
+    one = commands.add_parser(
+        "certificates",
+        help="list the certificates that have not ended",
+        description="User certificates that have not ended, the newest first, with the serial that `revoke` takes.",
+    )
+    one.add_argument("--user", help="only those of this JupyterHub user")
+    one.add_argument("--server", help="only those that name this server, by its login name: alice, alice+gpu")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table, with every field")
+    one.set_defaults(run=_certificates)
+
+    one = commands.add_parser(
+        "revocations",
+        help="list what was revoked, when, by whom and why",
+        description="Revocations that can still refuse something, the newest first.",
+    )
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one.set_defaults(run=_revocations)
+
     one = commands.add_parser("check-settings", help="say whether the settings can be used, and list them")
     one.add_argument("--list", action="store_true", help="only list every setting with its meaning and default")
     one.set_defaults(run=_check)
@@ -128,6 +149,30 @@ async def _revoke_in_store(settings: Settings, chosen: argparse.Namespace, serve
             await store.revoke_server(server, BY, chosen.why, now_ms)
         else:
             await store.revoke_everyone(now_ms)
+
+
+def _certificates(settings: Settings, chosen: argparse.Namespace) -> int:
+    server = None if chosen.server is None else parse_login(chosen.server)
+
+    async def read(store: Store) -> Sequence[listings.CertificateRow]:
+        return await listings.certificates(store, time.time(), chosen.user, server)
+
+    rows = asyncio.run(_with_store(settings, read))
+    return _say(listings.as_json(rows) if chosen.json else listings.certificate_table(rows))
+
+
+def _revocations(settings: Settings, chosen: argparse.Namespace) -> int:
+    async def read(store: Store) -> Sequence[listings.RevocationRow]:
+        return await listings.revocations(store, int(time.time() * 1000))
+
+    rows = asyncio.run(_with_store(settings, read))
+    return _say(listings.as_json(rows) if chosen.json else listings.revocation_table(rows))
+
+
+async def _with_store(settings: Settings, read: Callable[[Store], Awaitable[Rows]]) -> Rows:
+    async with Store(settings.database, settings.state_directory) as store:
+        await store.open(int(time.time() * 1000))
+        return await read(store)
 
 
 def _check(settings: Settings, _chosen: argparse.Namespace) -> int:

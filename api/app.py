@@ -78,7 +78,7 @@ def refusal_answer(refusal: Refusal) -> JSONResponse:
     status = status_of(refusal)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
-        headers["Retry-After"] = str(RETRY_SECONDS)
+        headers["Retry-After"] = str(refusal.retry_after or RETRY_SECONDS)
     return problem(status, refusal.reason, refusal.sentence, headers)
 
 

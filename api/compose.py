@@ -10,7 +10,9 @@ from typing import TextIO
 from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
+from api.krl import KrlDesk
 from api.metrics import Metrics
+from api.pace import Pace
 from api.roster import Roster
 from api.secret import open_secret
 from api.services import Clock, Services
@@ -79,6 +81,8 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             signer=signer,
             keys=KeyWatch(signer),
             roster=roster,
+            krl=KrlDesk(store, signer, clock),
+            pace=Pace(settings.limits.by_kind, clock, metrics.slowed),
             audit_log=audit_log,
             metrics=metrics,
             clock=clock,

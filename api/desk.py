@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from api import issue
 from api.errors import HubUnavailable, TokenRefused
 from api.hub import Model
-from api.records import BrowserLogin
+from api.pace import Kind
+from api.records import BrowserLogin, instances_in
 from api.services import Services
 from api.session import Session
 from api.store import CertificateRecord
 from ca.claims import Claims, TokenKind, TokenOwner, judge_token
-from ca.errors import MalformedClaims, MalformedKey, MalformedName, Reason, Refusal
+from ca.errors import MalformedClaims, MalformedKey, Reason, Refusal
 from ca.keys import PublicKey, parse_public_key
 from ca.names import Instance, Server, login_candidates, parse_principal
 from ca.policy import CertificateRequest
@@ -108,6 +109,8 @@ async def still_admin(services: Services, session: Session) -> bool:
 
 async def for_session(services: Services, session: Session, wish: Wish, peer: str | None) -> Issued | Refusal:
     """A certificate for somebody at a browser. It ends when the session would, at the latest."""
+    if slowed := slow_down(services, session.user, "page", peer):
+        return slowed
     key = read_key(wish.public_key)
     claims = key if isinstance(key, Refusal) else await session_claims(services, session)
     login = BrowserLogin(at=session.at, ends_at=session.ends_at, made=session.made)
@@ -116,9 +119,21 @@ async def for_session(services: Services, session: Session, wish: Wish, peer: st
 
 async def for_token(services: Services, owner: TokenOwner, wish: Wish, peer: str | None) -> Issued | Refusal:
     """A certificate for whoever showed a JupyterHub token that counts here."""
+    if slowed := slow_down(services, owner.user, owner.kind.value, peer):
+        return slowed
     key = read_key(wish.public_key)
     claims = key if isinstance(key, Refusal) else await issue.claims_for(services, owner)
     return await _get(services, owner.user, owner.kind.value, key, claims, wish, peer)
+
+
+def slow_down(services: Services, user: str, how: str, peer: str | None) -> Refusal | None:
+    """Count one wish for a certificate, before JupyterHub is asked for it. A refusal for who asks too often."""
+    too_fast = services.pace.take(Kind.CERTIFICATES, user)
+    if too_fast is None:
+        return None
+    if too_fast.first:
+        issue.refused(services, too_fast.refusal, user, how, peer)
+    return too_fast.refusal
 
 
 async def own_certificates(services: Services, user: str) -> tuple[CertificateRecord, ...]:
@@ -128,16 +143,18 @@ async def own_certificates(services: Services, user: str) -> tuple[CertificateRe
     return tuple(one for one in records if not revoked.refuses(one.serial, one.user, instances_of(one)))
 
 
-async def revoke(services: Services, serial: str, by: str, *, anybodys: bool, peer: str | None) -> Refusal | None:
+async def revoke(
+    services: Services, serial: str, by: str, *, anybodys: bool, peer: str | None, why: str | None = None
+) -> Refusal | None:
     """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
 
-    `anybodys`: an admin may revoke what belongs to others.
+    `anybodys`: an admin may revoke what belongs to others. `why` is for the audit log.
     """
     record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
     if record is None or record.kind != "user" or not (anybodys or record.user == by):
         return _NOT_THERE
     if record.serial not in services.store.snapshot.revocations.serials:
-        why = "by its owner" if record.user == by else "by an administrator"
+        why = why or ("by its owner" if record.user == by else "by an administrator")
         await issue.revoke_serial(services, record.serial, by, why, peer)
     return None
 
@@ -167,13 +184,7 @@ def read_key(text: str) -> PublicKey | Refusal:
 
 def instances_of(record: CertificateRecord) -> tuple[Instance, ...]:
     """The runs that a recorded certificate names."""
-    found: list[Instance] = []
-    for principal in record.principals:
-        try:
-            found.append(parse_principal(principal))
-        except MalformedName:
-            continue
-    return tuple(found)
+    return instances_in(record.principals)
 
 
 async def _same_user(services: Services, session: Session) -> Model | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from api.errors import HubUnavailable, TokenRefused
 from api.hub import Model
+from api.pace import Kind
 from api.roster import running_in
 from api.services import Services
 from api.settings import Network
@@ -65,6 +66,8 @@ async def enrol(services: Services, token: str, wish: Wish) -> EnrolledPod | Ref
     user = str(model.get("name"))
     if isinstance(server, Refusal):
         return _refused(services, server, wish, user, None)
+    if too_fast := services.pace.take(Kind.ENROLMENTS, user):
+        return _refused(services, too_fast.refusal, wish, user, server) if too_fast.first else too_fast.refusal
     pod = read_wish(wish, services.settings.pods.networks)
     if isinstance(pod, Refusal):
         return _refused(services, pod, wish, user, server)

@@ -24,6 +24,12 @@ class Metrics:
         self._requests = Counter(
             "bastion_api_requests", "HTTP answers by port and status.", ("port", "status"), registry=self._registry
         )
+        self._slowed = Counter(
+            "bastion_api_slowed",
+            "Requests of users who had asked for too many in a short time, by what they asked for.",
+            ("kind",),
+            registry=self._registry,
+        )
 
     def saw(self, event: Event) -> None:
         """Count one audit event."""
@@ -32,6 +38,10 @@ class Metrics:
     def answered(self, port: str, status: int) -> None:
         """Count one HTTP answer."""
         self._requests.labels(port, str(status)).inc()
+
+    def slowed(self, kind: str) -> None:
+        """Count one request that came too soon."""
+        self._slowed.labels(kind).inc()
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Show `value()` as a gauge, read whenever the metrics are."""

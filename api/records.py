@@ -3,7 +3,7 @@
 Rows become values here and nowhere else, so that no column name travels further than `api.store`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,8 +12,9 @@ from sqlalchemy import ColumnElement, RowMapping
 
 from api import tables
 from api.database import Meta
+from ca.errors import MalformedName
 from ca.keys import HOST_ALGORITHMS, PublicKey, parse_public_key
-from ca.names import Instance, Server
+from ca.names import Instance, Server, parse_principal
 from ca.revocation import Revocations
 
 
@@ -77,6 +78,17 @@ class Snapshot:
     meta: Meta
     revocations: Revocations
     enrolments: tuple[Enrolment, ...]
+
+
+def instances_in(principals: Iterable[str]) -> tuple[Instance, ...]:
+    """The runs that a certificate's principals name."""
+    found: list[Instance] = []
+    for principal in principals:
+        try:
+            found.append(parse_principal(principal))
+        except MalformedName:
+            continue
+    return tuple(found)
 
 
 def is_instance(one: Instance) -> tuple[ColumnElement[bool], ...]:

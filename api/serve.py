@@ -16,7 +16,7 @@ from api.compose import internal_secret, open_audit, open_services
 from api.errors import StoreUnavailable
 from api.front import open_front
 from api.patience import PatientProtocol
-from api.routes import browser, certificates, servers
+from api.routes.public import ROUTERS
 from api.services import Services
 from api.settings import Settings
 from ca.errors import BastionError
@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
         with suppress(StoreUnavailable):  # the roster goes on trying, and `/readyz` says so meanwhile
             await services.store.open(services.now_ms())
         front = open_front(settings, http, services.clock)
-        app = create_app(services, front, routers=(browser.router, certificates.router, servers.router))
+        app = create_app(services, front, routers=ROUTERS)
         ports = (_server(app), _server(create_internal_app(services, secret)))
         await _run(services, ports, (public, internal))
 

@@ -12,7 +12,9 @@ from fastapi import Depends, Request
 from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
+from api.krl import KrlDesk
 from api.metrics import Metrics
+from api.pace import Pace
 from api.roster import Roster
 from api.settings import Settings
 from api.store import Store
@@ -37,6 +39,8 @@ class Services:
     signer: Signer
     keys: KeyWatch
     roster: Roster
+    krl: KrlDesk
+    pace: Pace
     audit_log: AuditLog
     metrics: Metrics
     clock: Clock

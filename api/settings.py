@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.pace import Kind
 from ca.environment import Group, read, split
 from ca.errors import MalformedName
 from ca.limits import Capability
@@ -238,6 +239,28 @@ class CertificateSettings(_Group):
         )
 
 
+class LimitSettings(_Group):
+    """How much one user may ask for in ten minutes, counted by each process; 0 is no limit. Who asks for more waits."""
+
+    certificates: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """User certificates, from the page, with tokens and renewed."""
+
+    enrolments: Annotated[int, Field(ge=0, le=1_000_000)] = 300
+    """Enrolments of the user's notebook servers, tries included."""
+
+    revocations: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Revocations."""
+
+    @property
+    def by_kind(self) -> Mapping[Kind, int]:
+        """The same, as `api.pace` knows it."""
+        return {
+            Kind.CERTIFICATES: self.certificates,
+            Kind.ENROLMENTS: self.enrolments,
+            Kind.REVOCATIONS: self.revocations,
+        }
+
+
 class LogSettings(_Group):
     """What is written where. Both logs are lines of JSON."""
 
@@ -283,6 +306,7 @@ class Settings(BaseSettings):
     pods: PodSettings = Field(default_factory=PodSettings)
     servers: ServerSettings = Field(default_factory=ServerSettings)
     certificates: CertificateSettings = Field(default_factory=CertificateSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @model_validator(mode="after")

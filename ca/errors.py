@@ -95,7 +95,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A "no" with its reason. `sentence` is for the person, and says what to do next where there is something."""
+    """A "no" with its reason. `sentence` is for the person, and says what to do next where there is something.
+
+    `retry_after`: seconds until it may be asked for again, where that is known.
+    """
 
     reason: Reason
     sentence: str
+    retry_after: int | None = None

@@ -1,6 +1,8 @@
 """For anyone: the public trust material. For operators: is it alive, is it ready."""
 
-from fastapi import APIRouter
+from email.utils import formatdate
+
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from api.client_files import authority_lines, known_hosts, ssh_config
@@ -30,6 +32,30 @@ async def get_ssh_config(services: Injected) -> str:
     return ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url)
 
 
+@router.get(
+    "/krl",
+    tags=["trust"],
+    summary="What is revoked, for OpenSSH",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "A KRL, for `RevokedKeys` of an sshd."},
+        304: {"description": "It is still the one of your `If-None-Match`."},
+    },
+)
+async def get_krl(request: Request, services: Injected) -> Response:
+    """The revoked user certificates in OpenSSH's own format: `ssh-keygen -Q -f krl id-cert.pub` asks it. Keep the last
+    one while this is unavailable, and replace it in one step: an sshd without its list lets nobody in."""
+    published = await services.krl.published()
+    headers = {
+        "ETag": f'W/"{published.tag}"',
+        "Last-Modified": formatdate(published.made_at, usegmt=True),
+        "Cache-Control": "no-cache",
+    }
+    if _is_known(request, published.tag):
+        return Response(status_code=304, headers=headers)
+    return Response(published.content, media_type="application/octet-stream", headers=headers)
+
+
 @router.get("/healthz", tags=["operators"], summary="Alive", response_class=PlainTextResponse)
 async def get_health() -> str:
     """Answers while the process does."""
@@ -43,3 +69,10 @@ async def get_ready(services: Injected) -> Response:
     if trouble is not None:
         return problem(503, "not_ready", trouble)
     return JSONResponse({"ready": True})
+
+
+def _is_known(request: Request, tag: str) -> bool:
+    """RFC 9110 section 13.1.2: whether the client has it already. `If-Modified-Since` is left alone: the moments of
+    several replicas do not tell which list is the newer one."""
+    tags = request.headers.get("if-none-match", "")
+    return any(one.strip().removeprefix("W/") in ("*", f'"{tag}"') for one in tags.split(","))

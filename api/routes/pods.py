@@ -52,6 +52,7 @@ class Epoch(BaseModel):
     """Whether enrolments still are what they were."""
 
     epoch: str = Field(description="Opaque. When it changes, enrol again.")
+    krl: str = Field(description="Changes when `GET /krl` does; empty while there is none.")
 
 
 @router.post("", summary="Enrol a notebook server for SSH")
@@ -87,7 +88,7 @@ async def delete_enrolment(request: Request, services: Injected) -> Response:
 @router.get("/epoch", summary="Notice that enrolments were lost")
 async def get_epoch(services: Injected) -> Epoch:
     """Cheap, and open to anyone: poll it, and enrol again when it changes."""
-    return Epoch(epoch=services.store.snapshot.meta.epoch)
+    return Epoch(epoch=services.store.snapshot.meta.epoch, krl=await services.krl.tag())
 
 
 def _answer(services: Services, pod: EnrolledPod) -> EnrolmentAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.store import CertificateRecord, Store
 from ca.revocation import make_serial
 from tests.support.hub import ROOT
 from tests.support.ports import NOBODY
@@ -138,6 +140,42 @@ def test_a_revocation_on_the_command_line_reaches_the_running_service(tmp_path: 
         assert revoked["everyone_before"] > make_serial(0, 0)
 
 
+def test_certificates_and_revocations_are_listed_for_whoever_knows_no_serial(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    now = int(time.time())
+    assert run(state, "revocations").stdout.split() == ["at", "kind", "which", "by", "why"]
+
+    async def fill() -> None:
+        async with Store(f"sqlite+aiosqlite:///{state}/api.sqlite", state) as store:
+            await store.open(now * 1000)
+            for number, (user, *principals) in enumerate(
+                (("alice", "alice/:5", "alice/gpu:5"), ("bob\x1b[2J", "alice/gpu:5"), ("bob", "bob/:5"))
+            ):
+                serial = make_serial(now * 1000 + 2000, number)
+                await store.record(
+                    CertificateRecord(
+                        serial, "user", user, "SHA256:x", tuple(principals), now, now + 900, now * 1000, "page", "::1"
+                    )
+                )
+
+    asyncio.run(fill())
+    assert run(state, "revoke", "--user", "bob", "--why", "left").returncode == 0
+    rows = json.loads(run(state, "certificates", "--server", "alice+gpu", "--json").stdout)
+    assert [(row["user"], row["servers"], row["revoked"]) for row in rows] == [
+        ("alice", ["alice", "alice+gpu"], None),
+        ("bob\x1b[2J", ["alice+gpu"], None),
+    ]
+    assert rows[0]["serial"] == str(make_serial(now * 1000 + 2000, 0))
+    (row,) = json.loads(run(state, "certificates", "--user", "bob", "--json").stdout)
+    assert (row["address"], row["how"], row["valid_before"]) == ("::1", "page", now + 900)
+    table = run(state, "certificates").stdout
+    assert "\x1b" not in table
+    assert len(table.splitlines()) == 4
+    (revocation,) = json.loads(run(state, "revocations", "--json").stdout)
+    assert (revocation["kind"], revocation["subject"], revocation["why"]) == ("user", "bob", "left")
+    assert run(state, "revocations").stdout.splitlines()[1].split()[1:] == ["user", "bob", "command", "line", "left"]
+
+
 @pytest.mark.parametrize("ca", ["user", "host", "hop"])
 def test_a_rotation_reaches_the_running_service_and_refuses_nobody(tmp_path: Path, ca: str) -> None:
     with serving(tmp_path) as api:
@@ -155,6 +193,7 @@ def test_a_rotation_reaches_the_running_service_and_refuses_nobody(tmp_path: Pat
         (("revoke", "--serial", "x"), "number"),
         (("revoke", "--server", "Alice Gpu"), "quoted"),
         (("revoke",), "required"),
+        (("certificates", "--server", "Alice Gpu"), "quoted"),
         (("rotate", "root"), "invalid choice"),
         (("nothing",), "invalid choice"),
     ],
@@ -187,7 +226,10 @@ def test_help_teaches() -> None:
         [sys.executable, "-m", "api", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert "SSH_API_HUB_TOKEN_FILE" in done.stdout
-    assert all(command in done.stdout for command in ("serve", "rotate", "revoke", "check-settings"))
+    assert all(
+        command in done.stdout
+        for command in ("serve", "rotate", "revoke", "certificates", "revocations", "check-settings")
+    )
 
 
 def test_the_settings_are_listed_without_any_being_set() -> None:

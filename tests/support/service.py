@@ -20,7 +20,7 @@ import uvicorn
 from api.app import create_app
 from api.compose import open_services
 from api.front import Front, open_front
-from api.routes import browser, certificates, servers
+from api.routes.public import ROUTERS
 from api.services import Services
 from api.settings import read_settings
 from tests.support.clock import Clock
@@ -93,7 +93,7 @@ async def running_service(hub: Hub, state: Path, **changes: str) -> AsyncIterato
     ):
         await services.store.open(services.now_ms())
         front = open_front(settings, http, clock)
-        app = create_app(services, front, (browser.router, certificates.router, servers.router))
+        app = create_app(services, front, ROUTERS)
         address = urlsplit(hub.public_url)
         server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, proxy_headers=False))
         with socket.create_server(("127.0.0.1", address.port or 80)) as listening:

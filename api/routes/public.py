@@ -1,0 +1,14 @@
+"""Every router of the public port for people and their programs, so that none is served and not tested."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from api.routes import browser, certificates, revocations, servers
+
+ROUTERS: Sequence[APIRouter] = (
+    browser.router,
+    certificates.router,
+    revocations.router,
+    servers.router,
+)
