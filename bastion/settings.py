@@ -136,7 +136,7 @@ class LimitSettings(Group):
 
 
 class ProxySettings(Group):
-    """A load balancer before the bastion that tells clients' addresses (PROXY protocol, version 2)."""
+    """A load balancer before the bastion that tells clients' addresses (PROXY protocol, versions 1 and 2)."""
 
     networks: Networks = ()
     """Addresses of the balancers: connections from there must begin with a header, from elsewhere none is read.
@@ -197,6 +197,9 @@ class DirectorySettings(Group):
 
     kubeconfig: Path | None = None
     """A file as kubectl reads it. Empty: the service account of the pod that the bastion runs in."""
+
+    service_account: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    """The folder with that account's `token` and `ca.crt`, for pods that mount it elsewhere."""
 
 
 class PodSettings(Group):

@@ -22,7 +22,7 @@ async def open_directory(
     # The client takes half a second and 50 MB to import: only where it is used.
     from bastion.directory.kube import Access, Cluster, configuration  # noqa: PLC0415
 
-    access = Access(settings.kubeconfig, settings.kube_api_host, settings.kube_api_port)
+    access = Access(settings.kubeconfig, settings.kube_api_host, settings.kube_api_port, settings.service_account)
     cluster = Cluster(await configuration(access, environment))
     stack.push_async_callback(cluster.aclose)
     # The client's hundreds of modules stay for ever. Looking through them for garbage would stop everybody for a tenth

@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bastion.directory.changes import FanOut, Subscription
-from bastion.directory.table import MAX_AGE, Ambiguous, Change, Found, Pod, Started, Stopped, Table
+from bastion.directory.lookup import LookUp
+from bastion.directory.table import Change, Pod
 from ca.errors import Malformed, MalformedKey
 from ca.keys import HOST_ALGORITHMS, PublicKey, parse_public_key
-from ca.names import Instance, Server, parse_login
+from ca.names import Instance, parse_login
 
 HIDE_SECONDS = 35.0
 """How long a pod that refuses connections stays hidden against an unchanged list. JupyterHub's default poll
@@ -128,7 +128,7 @@ class _Hidden:
     since: float
 
 
-class EnrolledDirectory:
+class EnrolledDirectory(LookUp):
     """A `Directory` fed with the api's answers."""
 
     def __init__(
@@ -138,11 +138,10 @@ class EnrolledDirectory:
         probe: Callable[[Pod], Awaitable[bool]] = refuses,
         hide_seconds: float = HIDE_SECONDS,
     ) -> None:
+        super().__init__()
         self._clock = clock
         self._probe = probe
         self._hide_seconds = hide_seconds
-        self._table = Table()
-        self._fan_out = FanOut()
         self._version = ""
         self._listed: dict[tuple[Instance, str], Pod] = {}
         self._hidden: dict[Instance, _Hidden] = {}
@@ -219,43 +218,3 @@ class EnrolledDirectory:
         for pod in pods:
             self._tell(self._table.remove(pod))
         return True
-
-    def _tell(self, changes: list[Change]) -> list[Change]:
-        for change in changes:
-            if isinstance(change, Started | Stopped):
-                _log.info("server %s %s", change.pod.instance.principal, type(change).__name__.lower())
-        self._fan_out.tell(changes)
-        return changes
-
-    @property
-    def heard_at(self) -> float | None:
-        """When the api last heard JupyterHub, in monotonic seconds; None: no list has come yet."""
-        return self._table.heard_at
-
-    def fresh(self, now: float, max_age: float = MAX_AGE) -> bool:
-        """Whether the list is young enough to let anybody new in."""
-        return self._table.fresh(now, max_age)
-
-    def find(self, server: Server) -> Found:
-        """The pod that runs `server`."""
-        return self._table.find(server)
-
-    def find_login(self, typed: str) -> Found:
-        """The pod of the one running server that `typed` can mean."""
-        return self._table.find_login(typed)
-
-    def by_name(self, name: str) -> Found:
-        """The pod with that jump target name."""
-        return self._table.by_name(name)
-
-    def running(self) -> tuple[Pod, ...]:
-        """Every pod that `find` would give."""
-        return self._table.running()
-
-    def ambiguous(self) -> tuple[Ambiguous, ...]:
-        """The servers that two pods claim to run."""
-        return self._table.ambiguous()
-
-    def changes(self) -> Subscription:
-        """First a `Started` for each pod that runs now, then every change."""
-        return self._fan_out.subscribe(self._table.running())

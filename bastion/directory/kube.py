@@ -8,21 +8,16 @@ Three things that a client library does not do by itself, and that the list of r
 """
 
 import json
+import logging
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from kubernetes.aio import client, config
-from kubernetes.aio.config.incluster_config import (
-    SERVICE_CERT_FILENAME,
-    SERVICE_HOST_ENV_NAME,
-    SERVICE_PORT_ENV_NAME,
-    SERVICE_TOKEN_FILENAME,
-    InClusterConfigLoader,
-)
 
 from bastion.directory.podapi import Event, HistoryGone, Kind, KubeError, Page
 
@@ -35,6 +30,21 @@ LIST_SECONDS = 20.0
 MARGIN_SECONDS = 5.0
 """How much longer than announced a watch may take to end; then its connection is dead."""
 
+TOKEN_SECONDS = 60.0
+"""How long a service account's token is used before its file is read again. Kubernetes replaces it ten minutes or more
+before it ends."""
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where Kubernetes mounts a service account into its pods: `token`, and `ca.crt` of its API."""
+
+_OUTAGES = (aiohttp.ClientError, OSError, ValueError, config.ConfigException)
+"""What the client raises. TimeoutError is an OSError; a line longer than the client's buffer, for which no pod is large
+enough, a ValueError; a kubeconfig whose token cannot be renewed, a ConfigException."""
+
+_HOST, _PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -46,19 +56,56 @@ class Access:
     kubeconfig: Path | None = None
     host: str | None = None
     port: int | None = None
+    service_account: Path = SERVICE_ACCOUNT
+
+
+class AccountToken:
+    """A service account's token, read again every minute, and before its time once it was refused.
+
+    A file that cannot be read now leaves the token as it is: Kubernetes says itself when that counts no more.
+    """
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Raises `OSError`, and `ValueError` for a file without a token."""
+        self._file = file
+        self._clock = clock
+        self._token = self._read()
+        self._due = clock() + TOKEN_SECONDS
+
+    def __call__(self, made: client.Configuration) -> None:
+        """The client's hook before each request."""
+        if self._clock() >= self._due:
+            try:
+                self._token = self._read()
+            except (OSError, ValueError) as error:
+                _log.warning("the service account's token cannot be read again: %s", error)
+            self._due = self._clock() + TOKEN_SECONDS
+        made.api_key["BearerToken"] = f"Bearer {self._token}"
+
+    def refused(self) -> None:
+        """Read it again before the next request."""
+        self._due = self._clock()
+
+    def _read(self) -> str:
+        token = self._file.read_text("ascii").strip()
+        if not token or not token.isprintable():
+            raise ValueError(f"{self._file} holds no token")
+        return token
 
 
 async def configuration(access: Access, environment: Mapping[str, str]) -> client.Configuration:
     """What the client needs to know. Raises `KubeError` with a sentence for the operator.
 
-    In a pod the service account's token is read again every minute, since it is replaced before it ends. Where there
-    is no service account and no `kubeconfig` is set, the variable `KUBECONFIG` names one, as for kubectl.
+    Where there is no service account and no `kubeconfig` is set, the variable `KUBECONFIG` names one, as for kubectl.
     """
     made = client.Configuration()
     # Neither proxies nor passwords of the process's own environment have anything to do with this.
     made.client_session_kwargs = {"trust_env": False}
+    # Names and chains are verified. Not, what Python 3.13 asks for besides, that a CA has every extension that RFC 5280
+    # wants: those that EKS and MicroK8s make for a cluster have not.
+    made.disable_strict_ssl_verification = True
     file = access.kubeconfig
-    in_cluster = SERVICE_HOST_ENV_NAME in environment
+    in_cluster = _HOST in environment
     if file is None and not in_cluster and environment.get("KUBECONFIG"):
         file = Path(environment["KUBECONFIG"])
     try:
@@ -67,27 +114,38 @@ async def configuration(access: Access, environment: Mapping[str, str]) -> clien
                 config_file=str(file), client_configuration=made, persist_config=False
             )
         else:
-            place = {
-                SERVICE_HOST_ENV_NAME: access.host or environment.get(SERVICE_HOST_ENV_NAME, ""),
-                SERVICE_PORT_ENV_NAME: str(access.port or environment.get(SERVICE_PORT_ENV_NAME, "443")),
-            }
-            loader = InClusterConfigLoader(  # type: ignore[no-untyped-call]
-                SERVICE_TOKEN_FILENAME, SERVICE_CERT_FILENAME, environ=place
-            )
-            loader.load_and_set(made)  # type: ignore[no-untyped-call]
+            _as_in_a_pod(made, access, environment)
     except (config.ConfigException, OSError, ValueError) as error:
         raise KubeError(
-            f"The Kubernetes API cannot be reached: {error} Run in a pod with a service account, or set "
+            f"The Kubernetes API cannot be reached: {error}. Run in a pod with a service account, or set "
             "BASTION_DIRECTORY_KUBECONFIG."
         ) from None
     return made
+
+
+def _as_in_a_pod(made: client.Configuration, access: Access, environment: Mapping[str, str]) -> None:
+    """Raises `OSError` and `ValueError`."""
+    host, port = access.host or environment.get(_HOST), access.port or environment.get(_PORT, "443")
+    if not host:
+        raise ValueError("this is no pod, since KUBERNETES_SERVICE_HOST is not set")
+    authorities = access.service_account / "ca.crt"
+    if not authorities.read_bytes():
+        raise ValueError(f"{authorities} is empty")
+    made.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    made.ssl_ca_cert = str(authorities)
+    made.refresh_api_key_hook = AccountToken(access.service_account / "token")
 
 
 class Cluster:
     """A client of one Kubernetes API. Make it inside the event loop and `aclose` it."""
 
     def __init__(self, made: client.Configuration) -> None:
-        self._client = client.ApiClient(made)
+        """Raises `KubeError` when the API's certificate authorities cannot be read."""
+        self._token = made.refresh_api_key_hook
+        try:
+            self._client = client.ApiClient(made)
+        except OSError as error:
+            raise KubeError(f"{made.ssl_ca_cert} holds no certificate that can be read: {error}") from None
         self._core = client.CoreV1Api(self._client)
 
     async def aclose(self) -> None:
@@ -103,7 +161,7 @@ class Cluster:
                 raw = await response.read()
             finally:
                 response.release()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _OUTAGES as error:
             raise _unreachable(error) from None
         body = _object(raw)
         metadata, items = body.get("metadata"), body.get("items", [])
@@ -125,12 +183,11 @@ class Cluster:
         try:
             response = await self._ask(namespace, selector, seconds + MARGIN_SECONDS, arguments)
             try:
-                # A line longer than the buffer raises ValueError; no pod is that large.
                 while line := await response.content.readline():
                     yield _event(line)
             finally:
                 response.release() if response.content.at_eof() else response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except _OUTAGES as error:
             raise _unreachable(error) from None
 
     async def _ask(
@@ -145,6 +202,8 @@ class Cluster:
         response: aiohttp.ClientResponse = await asked
         if response.status != 200:
             response.release()
+            if response.status == 401 and isinstance(self._token, AccountToken):
+                self._token.refused()
             raise _refused(response.status, namespace)
         return response
 
@@ -167,16 +226,18 @@ def _event(line: bytes) -> Event:
 def _refused(status: int, namespace: str | None) -> KubeError:
     if status == 410:
         return HistoryGone("the Kubernetes API does not remember as far back as was asked")
-    if status in {401, 403}:
-        where = "in any namespace" if namespace is None else f"in the namespace {namespace}"
-        return KubeError(f"the Kubernetes API does not let this service account list and watch pods {where} ({status})")
+    if status == 401:
+        return KubeError("the Kubernetes API does not take this service account's token (401)")
+    if status == 403:
+        where = "in every namespace" if namespace is None else f"in the namespace {namespace}"
+        return KubeError(f"the Kubernetes API does not let this service account list and watch pods {where} (403)")
     return KubeError(f"the Kubernetes API answered {status}")
 
 
 def _unreachable(error: BaseException) -> KubeError:
     if isinstance(error, TimeoutError):
         return KubeError("the Kubernetes API went silent")
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
         return KubeError("the Kubernetes API's certificate does not count")
     return KubeError(f"the Kubernetes API cannot be reached ({type(error).__name__})")
 

@@ -24,11 +24,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from bastion.directory.changes import FanOut, Subscription
+from bastion.directory.lookup import LookUp
 from bastion.directory.podapi import Event, HistoryGone, Kind, KubeError, PodApi
 from bastion.directory.podspec import USUAL, Judged, PodRules, Unusable, read_pod, uid_of
-from bastion.directory.table import MAX_AGE, Ambiguous, Change, Found, Pod, Started, Stopped, Table
-from ca.names import Instance, Server
+from bastion.directory.table import Ambiguous, Change, Pod, Started
+from ca.names import Instance
 
 SLICE = 100
 """Pods that are taken in, one after the other, before others have their turn."""
@@ -65,7 +65,7 @@ class Mirror:
         return "all namespaces" if self.namespace is None else f"namespace {self.namespace}"
 
 
-class PodDirectory:
+class PodDirectory(LookUp):
     """A `Directory` fed by Kubernetes while `run` runs."""
 
     def __init__(
@@ -80,14 +80,13 @@ class PodDirectory:
     ) -> None:
         """`rules.namespaces` are watched one by one; a pattern among them means one watch over all namespaces, of
         which the others are left out."""
+        super().__init__()
         self._api = api
         self._rules = rules
         self._selector = selector
         self._clock = clock
         self._backoff = Backoff() if backoff is None else backoff
         self._watch_seconds = watch_seconds
-        self._table = Table()
-        self._fan_out = FanOut()
         self.lists = 0
         patterns = any("*" in one for one in rules.namespaces)
         self._mirrors = [Mirror(None)] if patterns else [Mirror(one) for one in dict.fromkeys(rules.namespaces)]
@@ -105,35 +104,6 @@ class PodDirectory:
         """When Kubernetes was last heard, in the namespace where that is longest ago; None: not in all of them yet."""
         heard = [mirror.heard_at for mirror in self._mirrors if mirror.heard_at is not None]
         return min(heard) if len(heard) == len(self._mirrors) else None
-
-    def fresh(self, now: float, max_age: float = MAX_AGE) -> bool:
-        """Whether the list is young enough to let anybody new in."""
-        heard_at = self.heard_at
-        return heard_at is not None and now - heard_at <= max_age
-
-    def find(self, server: Server) -> Found:
-        """The pod that runs `server`."""
-        return self._table.find(server)
-
-    def find_login(self, typed: str) -> Found:
-        """The pod of the one running server that `typed` can mean."""
-        return self._table.find_login(typed)
-
-    def by_name(self, name: str) -> Found:
-        """The pod with that jump target name."""
-        return self._table.by_name(name)
-
-    def running(self) -> tuple[Pod, ...]:
-        """Every pod that `find` would give."""
-        return self._table.running()
-
-    def ambiguous(self) -> tuple[Ambiguous, ...]:
-        """The servers that two pods claim to run."""
-        return self._table.ambiguous()
-
-    def changes(self) -> Subscription:
-        """First a `Started` for each pod that runs now, then every change."""
-        return self._fan_out.subscribe(self._table.running())
 
     async def lost(self, instance: Instance) -> bool:
         """Nothing: whether a pod is gone is Kubernetes' to say, and it says it sooner than a broken connection."""
@@ -236,15 +206,13 @@ class PodDirectory:
         known = mirror.pods.pop(uid, None)
         return [] if known is None else self._table.remove(known)
 
-    def _tell(self, changes: Iterable[Change]) -> None:
-        changes = list(changes)
-        for change in changes:
-            if isinstance(change, Started | Stopped):
-                _log.info("server %s %s", change.pod.instance.principal, type(change).__name__.lower())
+    def _tell(self, changes: Iterable[Change]) -> list[Change]:
+        told = super()._tell(changes)
+        for change in told:
             if isinstance(change, Started) and isinstance(found := self._table.find(change.pod.server), Ambiguous):
                 names = ", ".join(name for pod in found.pods for name in pod.names)
                 _log.error("server %s: none of its pods is used, since there are several: %s", change.pod.server, names)
-        self._fan_out.tell(changes)
+        return told
 
 
 def _slices(uids: Sequence[str]) -> Iterator[Sequence[str]]:

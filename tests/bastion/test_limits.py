@@ -175,18 +175,24 @@ async def test_a_proxys_header_says_who_the_client_is_and_only_a_proxys(tmp_path
         key = made.key("alice")
         stalled = [await tcp(made, BALANCER) for _ in range(5)]
         stalled[0][1].write(header()[:20])
-        for said in (header("192.0.2.7"), header("2001:db8::7", fields=b"\x04\x00\x02ab")):
+        line = b"PROXY TCP4 192.0.2.8 127.0.0.1 4711 2222\r\n"
+        for said in (header("192.0.2.7"), header("2001:db8::7", fields=b"\x04\x00\x02ab"), line):
             async with await login(made, key, source=BALANCER, sent=said) as alice:
                 assert (await alice.run("echo in")).stdout == "in\n"
                 async with await login(made, key) as direct:
                     peers = {row["peer"] for row in await made.sessions()}
-                    assert peers & {"192.0.2.7", "2001:db8::7"}
+                    assert peers & {"192.0.2.7", "2001:db8::7", "192.0.2.8"}
                     assert "127.0.0.1" in peers
                     assert BALANCER not in peers
                     assert (await direct.run("echo in")).stdout == "in\n"
         async with await login(made, key, source=BALANCER, sent=header(command=0x20)):
             assert [row["peer"] for row in await made.sessions()] == [BALANCER]
-        assert {line["peer"] for line in made.audit("session_opened")} >= {"192.0.2.7", "2001:db8::7", BALANCER}
+        assert {line["peer"] for line in made.audit("session_opened")} >= {
+            "192.0.2.7",
+            "2001:db8::7",
+            "192.0.2.8",
+            BALANCER,
+        }
         for source, said in ((BALANCER, b"SSH-2.0-x\r\n"), ("127.0.0.1", header("192.0.2.9"))):
             reader, writer = await tcp(made, source)
             writer.write(said)

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from tests.chart.rendering import Object, find
 from tests.support.hub import free_port
 from tests.support.processes import die_with_parent
@@ -49,14 +52,64 @@ class Answer:
     body: Any
 
 
-@dataclass(frozen=True)
+@dataclass
 class ApiServer:
-    """A running API server on loopback, and a token that may do everything."""
+    """A running API server on loopback, and a token that may do everything. `kill` and `start` lose nothing but
+    connections: what there is is in etcd."""
 
     port: int
     etcd_port: int
     folder: Path
     token: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it is ready."""
+        program = find("kube-apiserver")
+        assert program
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    program,
+                    f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
+                    "--bind-address=127.0.0.1",
+                    "--advertise-address=127.0.0.1",
+                    f"--secure-port={self.port}",
+                    f"--cert-dir={self.folder / 'certificates'}",
+                    f"--token-auth-file={self.folder / 'tokens.csv'}",
+                    "--authorization-mode=RBAC",
+                    "--disable-admission-plugins=ServiceAccount",
+                    f"--service-account-key-file={self.accounts}",
+                    f"--service-account-signing-key-file={self.accounts}",
+                    "--service-account-issuer=https://kubernetes.default.svc",
+                    "--service-cluster-ip-range=10.96.0.0/16",
+                    "--endpoint-reconciler-type=none",
+                    "--etcd-compaction-interval=0",
+                    "--watch-cache=false",  # it would remember what etcd has forgotten
+                    "--allow-privileged=false",
+                    "--profiling=false",
+                ],
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
+            )
+        _await(self, self.process)
+
+    def kill(self) -> None:
+        """From one moment to the next it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def accounts(self) -> Path:
+        """What signs the tokens of service accounts."""
+        return self.folder / "accounts.pem"
 
     @property
     def ca(self) -> Path:
@@ -146,30 +199,16 @@ def place(one: Object) -> str:
 @contextmanager
 def running(folder: Path) -> Iterator[ApiServer]:
     """etcd and kube-apiserver with RBAC, empty, on free ports of loopback."""
-    program, store = find("kube-apiserver"), find("etcd")
-    assert program
+    store = find("etcd")
     assert store
-    client, peer, port = free_port(), free_port(), free_port()
-    server = ApiServer(port, client, folder, token="a-token-of-the-tests-alone")
+    client, peer = free_port(), free_port()
+    server = ApiServer(free_port(), client, folder, token="a-token-of-the-tests-alone")
     (folder / "tokens.csv").write_text(f"{server.token},{ADMIN},1,system:masters\n")
-    subprocess.run(
-        [
-            "openssl",
-            "genpkey",
-            "-algorithm",
-            "RSA",
-            "-pkeyopt",
-            "rsa_keygen_bits:2048",
-            "-out",
-            folder / "accounts.pem",
-        ],
-        check=True,
-        capture_output=True,
-    )
+    key = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    server.accounts.write_bytes(key)
     urls = {"client": f"http://127.0.0.1:{client}", "peer": f"http://127.0.0.1:{peer}"}
-    log = (folder / "log.txt").open("ab")
-    processes = [
-        subprocess.Popen(
+    with server.log.open("ab") as log:
+        etcd = subprocess.Popen(
             [
                 store,
                 f"--data-dir={folder / 'etcd'}",
@@ -183,62 +222,38 @@ def running(folder: Path) -> Iterator[ApiServer]:
             stdout=log,
             stderr=log,
             preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
-        ),
-    ]
-    try:
-        processes.append(
-            subprocess.Popen(
-                [
-                    program,
-                    f"--etcd-servers={urls['client']}",
-                    "--bind-address=127.0.0.1",
-                    "--advertise-address=127.0.0.1",
-                    f"--secure-port={port}",
-                    f"--cert-dir={folder / 'certificates'}",
-                    f"--token-auth-file={folder / 'tokens.csv'}",
-                    "--authorization-mode=RBAC",
-                    "--disable-admission-plugins=ServiceAccount",
-                    f"--service-account-key-file={folder / 'accounts.pem'}",
-                    f"--service-account-signing-key-file={folder / 'accounts.pem'}",
-                    "--service-account-issuer=https://kubernetes.default.svc",
-                    "--service-cluster-ip-range=10.96.0.0/16",
-                    "--endpoint-reconciler-type=none",
-                    "--etcd-compaction-interval=0",
-                    "--watch-cache=false",  # it would remember what etcd has forgotten
-                    "--allow-privileged=false",
-                    "--profiling=false",
-                ],
-                stdout=log,
-                stderr=log,
-                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
-            )
         )
-        _await(server, processes, folder / "log.txt")
+    try:
+        server.start()
         yield server
     finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        log.close()
+        for process in (server.process, etcd):
+            _end(process)
         shutil.rmtree(folder / "etcd", ignore_errors=True)
 
 
-def _await(server: ApiServer, processes: list[subprocess.Popen[bytes]], log: Path) -> None:
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is None:
+        return
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _await(server: ApiServer, process: subprocess.Popen[bytes]) -> None:
     limit = time.monotonic() + _START_SECONDS
     while time.monotonic() < limit:
-        assert all(process.poll() is None for process in processes), log.read_text()[-2000:]
+        assert process.poll() is None, server.log.read_text()[-2000:]
         try:
             if server.ca.exists() and server.ask("GET", "/readyz?verbose").status == 200:
                 return
         except (OSError, ValueError):
             pass
         time.sleep(0.1)
-    raise TimeoutError(log.read_text()[-2000:])
+    raise TimeoutError(server.log.read_text()[-2000:])
 
 
 def _json(text: bytes) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.images import cluster_secrets
-from tests.chart.apiserver import TOOLS, ApiServer, place, running
+from tests.chart.apiserver import ApiServer, place
 from tests.chart.rendering import (
     CHART,
     HIGHLY_AVAILABLE,
@@ -24,7 +23,6 @@ from tests.chart.rendering import (
     of_kind,
     pod_specs,
     rendered,
-    why_not,
 )
 
 POD: Object = {
@@ -36,18 +34,6 @@ POD: Object = {
     },
     "spec": {"containers": [{"name": "notebook", "image": "notebook"}]},
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    if reason := why_not(TOOLS):
-        pytest.skip(reason)
-    with running(tmp_path_factory.mktemp("kubernetes")) as one:
-        for name, level in ((NAMESPACE, "privileged"), ("staff", "privileged"), ("strict", "restricted")):
-            labels = {"pod-security.kubernetes.io/enforce": level}
-            answer = one.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-            assert answer.status == 201, answer
-        yield one
 
 
 @pytest.fixture(scope="module")
