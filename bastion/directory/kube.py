@@ -133,7 +133,9 @@ def _as_in_a_pod(made: client.Configuration, access: Access, environment: Mappin
         raise ValueError(f"{authorities} is empty")
     made.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     made.ssl_ca_cert = str(authorities)
-    made.refresh_api_key_hook = AccountToken(access.service_account / "token")
+    token = AccountToken(access.service_account / "token")
+    token(made)  # without any token the client would ask no hook either
+    made.refresh_api_key_hook = token
 
 
 class Cluster:
