@@ -135,7 +135,7 @@ def _as_in_a_pod(made: client.Configuration, access: Access, environment: Mappin
     made.ssl_ca_cert = str(authorities)
     token = AccountToken(access.service_account / "token")
     token(made)  # without any token the client would ask no hook either
-    made.refresh_api_key_hook = token
+    made.refresh_api_key_hook = token  # type: ignore[assignment]
 
 
 class Cluster:
@@ -143,7 +143,7 @@ class Cluster:
 
     def __init__(self, made: client.Configuration) -> None:
         """Raises `KubeError` when the API's certificate authorities cannot be read."""
-        self._token = made.refresh_api_key_hook
+        self._token: object = made.refresh_api_key_hook
         try:
             self._client = client.ApiClient(made)
         except OSError as error:

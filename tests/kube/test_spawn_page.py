@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ async def test_whoever_leaves_the_box_alone_is_told_in_one_sentence(clean: KubeS
         (None, {"metadata": {"annotations": {"hub.jupyter.org/username": "alice"}}, "cmd": ["sshd"]}),
     ],
 )
-async def test_options_sent_by_hand_gain_nothing(clean: KubeSystem, box: object, options: dict[str, object]) -> None:
+async def test_options_sent_by_hand_gain_nothing(clean: KubeSystem, box: object, options: dict[str, Any]) -> None:
     await clean.hub.start_server("bob", ssh=box, **options)
     pod = clean.cluster.pod_of("bob")
     assert "ssh-bastion-server/notebook" not in pod["metadata"]["labels"]
