@@ -32,6 +32,8 @@ class How(StrEnum):
 
     CERTIFICATE = "certificate"
     KEY = "key"
+    INTERACTIVE = "interactive"
+    """Without a key: a certificate came for this one connection, after somebody approved it in a browser."""
 
 
 class Mode(StrEnum):
@@ -70,6 +72,11 @@ class Admission:
     expires_at: float | None = None
     serial: int | None = None
     certificate: bytes | None = field(default=None, repr=False)
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate of a JupyterHub user stands behind it, however it came here."""
+        return self.how is not How.KEY
 
     @property
     def mode(self) -> Mode:

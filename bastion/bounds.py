@@ -11,6 +11,7 @@ from bastion.registry import Limits
 from bastion.relay.limits import RelayLimits
 from bastion.settings import Settings
 from bastion.surroundings import make_room_for
+from bastion.waitingroom import WaitingLimits
 
 
 def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
@@ -43,6 +44,17 @@ def lobby_limits(settings: Settings) -> LobbyLimits:
         per_address=limits.unauthenticated_per_address,
         connections=make_room_for(max(limits.connections // workers, 1)),
         connections_per_address=limits.connections_per_address,
+    )
+
+
+def waiting_limits(settings: Settings) -> WaitingLimits:
+    """Who may wait for a browser in one process: never more than half of its connections, so that whoever has a
+    certificate finds the other half."""
+    limits, workers = settings.limits, settings.workers
+    return WaitingLimits(
+        total=max(min(limits.interactive // workers, limits.connections // workers // 2), 1),
+        per_address=limits.interactive_per_address,
+        seconds=settings.login.interactive_seconds,
     )
 
 

@@ -21,6 +21,8 @@ from bastion.relay.wire import ClientSide, Entrance
 from bastion.relay.wire_options import VERSION
 from bastion.server import Door, House
 from bastion.turns import Turns
+from bastion.waitingroom import WaitingRoom
+from ca.errors import Reason, Refusal
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,6 +30,9 @@ _SENTENCES = {
     Bound.CONNECTIONS: "This bastion has no room for more connections. Try again later.",
     Bound.CONNECTIONS_PER_ADDRESS: "Too many connections from your address. Close some and try again.",
 }
+
+_MADE_ROOM = "Too many logins wait for a browser. Type your ssh command again, or log in with a certificate."
+_TOO_LATE = "Nobody approved this login in time. Type your ssh command again for a new code."
 
 FAREWELL_SECONDS = 2.0
 """How long somebody who is turned away may take to read why."""
@@ -65,17 +70,19 @@ class Hall:
     """What every connection shares until it is in, and what became of those that never were.
 
     `refused` counts newcomers by what stood in the way, `abandoned` those that left or were sent away before they had
-    logged in.
+    logged in. `room` is where those wait who log in with a browser; `invited` counts what became of them.
     """
 
     lobby: Lobby
     entrance: Entrance
     house: House
+    room: WaitingRoom
     proxies: Proxies = field(default_factory=Proxies)
     turns: Turns = field(default_factory=Turns)
     refused: Counter[str] = field(default_factory=Counter)
     farewells: int = 0
     abandoned: Counter[str] = field(default_factory=Counter)
+    invited: Counter[str] = field(default_factory=Counter)
 
     def gate(self) -> "Gate":
         """The protocol of a new connection: give this to `loop.create_server`."""
@@ -244,19 +251,68 @@ class Watched(Door):
         self._hall = hall
         self._ticket = ticket
         self._logged_in = logged_in
+        self._place: Ticket | None = None
+        self._late: asyncio.TimerHandle | None = None
+
+    async def invite(self, login: str) -> str | Refusal:
+        """Somebody is to log in with a browser: out of the lobby, into the waiting room."""
+        place = self._hall.room.enter(self._ticket.block, self._make_room)
+        if isinstance(place, Refusal):
+            return self.turn_down(login, place)
+        self._place = place
+        try:
+            text = await super().invite(login)
+        except asyncio.CancelledError:
+            place.leave()
+            raise
+        if isinstance(text, Refusal):
+            place.leave()
+            return text
+        self._ticket.admitted()
+        self._hall.invited["begun"] += 1
+        self._late = asyncio.get_running_loop().call_later(self.waits_seconds, self._too_late)
+        return text
+
+    async def invited(self, login: str) -> bytes | Refusal:
+        """The browser has decided."""
+        outcome = await super().invited(login)
+        if isinstance(outcome, Refusal):
+            self._leave_room(str(outcome.reason))
+        return outcome
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """In: makes room for nobody any more, and waits for no turn."""
         self._ticket.admitted()
+        self._leave_room("entered")
         self._logged_in()
         super().authenticated(login, blob)
 
     def closed(self, exc: Exception | None) -> None:
         """Gone."""
+        self._leave_room("left")
         if self._ticket.waiting:
             self._hall.abandoned[_why(self._ticket, exc)] += 1
         self._ticket.leave()
         super().closed(exc)
+
+    def _make_room(self) -> None:
+        self._leave_room("made_room")
+        self.end_waiting(Reason.TOO_MANY, _MADE_ROOM)
+
+    def _too_late(self) -> None:
+        self._hall.room.hit_seconds()
+        self._leave_room(str(Reason.EXPIRED_TOKEN))
+        self.end_waiting(Reason.EXPIRED_TOKEN, _TOO_LATE)
+
+    def _leave_room(self, why: str) -> None:
+        """Out of the waiting room, if that is where it is. Counted once."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+            self._hall.invited[why] += 1
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
 
 def disconnect(sentence: str) -> bytes:

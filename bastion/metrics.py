@@ -29,7 +29,12 @@ PREFIX = "jupyterhub_bastion_"
 LAG_SECONDS = 1.0
 """How often the event loop is asked how late it is."""
 
-_SETTINGS = {"login_seconds": "login_grace", "signed_attempts": "login_attempts", "probes": "login_probes"}
+_SETTINGS = {
+    "login_seconds": "login_grace",
+    "signed_attempts": "login_attempts",
+    "probes": "login_probes",
+    "interactive_seconds": "login_interactive_seconds",
+}
 """The settings of bounds that have another name where they are kept; the others are `limits_…`."""
 
 _LAGS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -42,6 +47,7 @@ class Tally:
     limits: Counter[str] = field(default_factory=Counter)
     logins: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     actions_refused: Counter[str] = field(default_factory=Counter)
+    pods_failed: Counter[str] = field(default_factory=Counter)
     tunnels: int = 0
     closed: int = 0
     received: int = 0
@@ -53,13 +59,17 @@ class Tally:
         """A bound was reached; `limit` is its name in the room that keeps it."""
         self.limits[_SETTINGS.get(limit, f"limits_{limit}")] += 1
 
+    def pod_failed(self, why: str) -> None:
+        """A pod could not be had."""
+        self.pods_failed[why] += 1
+
     def saw(self, event: audit.Event) -> None:
         """An audit line was written."""
         match event:
             case audit.SessionOpened():
                 self.logins["accepted", event.how, ""] += 1
             case audit.ConnectionRefused():
-                self.logins["refused", "", event.reason] += 1
+                self.logins["refused", event.how or "", event.reason] += 1
             case audit.TunnelOpened():
                 self.tunnels += 1
             case audit.ActionRefused():
@@ -136,6 +146,9 @@ class Metrics(Collector):
         yield _by(
             "logins_abandoned", "Connections that ended before they had logged in, by reason.", "reason", hall.abandoned
         )
+        yield _gauge("interactive_waiting", "Connections that wait for a login in a browser.", len(hall.room))
+        yield _gauge("interactive_addresses_waiting", "Addresses that those come from.", hall.room.addresses)
+        yield _by("interactive_logins", "Logins in a browser: begun, and what became of them.", "result", hall.invited)
         logins = CounterMetricFamily(
             f"{PREFIX}logins", "Logins by result, kind of credential and reason.", labels=("result", "how", "reason")
         )
@@ -161,6 +174,12 @@ class Metrics(Collector):
         yield _counter("sessions_closed", "Sessions that ended, tunnels aside.", tally.closed)
         yield _counter("tunnels_opened", "Tunnels of jump connections.", tally.tunnels)
         yield _by("actions_refused", "Channels and requests refused, by reason.", "reason", tally.actions_refused)
+        yield _by(
+            "pod_connection_failures",
+            "Connections to pods that failed, by reason.",
+            "reason",
+            tally.pods_failed,
+        )
         carried = CounterMetricFamily(f"{PREFIX}bytes", "Bytes of channel data, by direction.", labels=("direction",))
         carried.add_metric(("from_clients",), received)
         carried.add_metric(("to_clients",), sent)

@@ -7,13 +7,15 @@ whoever is in and cuts whoever must go. This room joins them for one connection 
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bastion import traces
 from bastion.admission import Admission, How, Mode, may_jump, not_ready, only, stopped
 from bastion.auth import Authenticator
 from bastion.directory.table import Directory, Pod
+from bastion.doorbell import Doorbell
 from bastion.inside import Inside, Passage
+from bastion.interactive import BrowserLogins
 from bastion.registry import About, Registration, Registry
 from bastion.relay.front import (
     ChannelOpen,
@@ -45,6 +47,7 @@ class House:
     """What every connection shares. `note` writes an audit event; `wall` gives seconds since the epoch."""
 
     authenticator: Authenticator
+    browser: BrowserLogins
     directory: Directory
     registry: Registry[Inside]
     reach: Reach
@@ -62,11 +65,13 @@ class Door:
         self._link = link
         self.id = secrets.token_hex(8)
         self._peer = link.peer[0]
+        self._bell = Doorbell(house.browser, self._peer)
         self._proven: tuple[str, bytes, Admission] | None = None
         self._about: About | None = None
         self._registration: Registration[Inside] | None = None
         self._turned_away: audit.ConnectionRefused | None = None
         self._refused = False
+        self._refused_interactive = False
         self._refused_actions = 0
         self._why = "client"
         self._over = asyncio.Event()
@@ -93,6 +98,51 @@ class Door:
         self._proven = (login, blob, judged)
         return Verdict(True)
 
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody without a key may log in with a browser."""
+        return self._bell.offered
+
+    async def invite(self, login: str) -> str | Refusal:
+        """Begin a login with a browser."""
+        text = await self._bell.ring(login)
+        if isinstance(text, Refusal):
+            self._refuse_interactive(login, text.reason)
+        return text
+
+    async def invited(self, login: str) -> bytes | Refusal:
+        """Wait for the browser, and judge the certificate that it brings exactly as one that was shown and proven."""
+        outcome = await self._bell.outcome()
+        if isinstance(outcome, Refusal):
+            self._refuse_interactive(login, outcome.reason)
+            return outcome
+        judged = await self._house.authenticator.judge(login, outcome, self._peer)
+        if judged is None:
+            judged = _not_known_yet()
+        if isinstance(judged, Refusal):
+            self._refuse_interactive(login, judged.reason, outcome)
+            return judged
+        self._proven = (login, outcome, replace(judged, how=How.INTERACTIVE))
+        return outcome
+
+    @property
+    def waits_seconds(self) -> float:
+        """How long a login with a browser may be waited for, from its beginning."""
+        return self._bell.seconds
+
+    def turn_down(self, login: str, refusal: Refusal) -> Refusal:
+        """There is no room to wait for a browser."""
+        self._bell.silence()
+        self._refuse_interactive(login, refusal.reason)
+        return refusal
+
+    def end_waiting(self, reason: Reason, sentence: str) -> None:
+        """Whoever waits for a browser has waited long enough, or has to make room."""
+        if self._bell.waits:
+            self._bell.leave()
+            self._refuse_interactive(self._bell.login, reason)
+            self._link.close(sentence)
+
     def authenticated(self, login: str, blob: bytes) -> None:
         """Take the connection in: admission is asked once more in the very step that registers it."""
         if self._proven is None or self._proven[:2] != (login, blob):
@@ -116,6 +166,13 @@ class Door:
         """One audit line for a proven credential that opens nothing."""
         self._turned_away, self._refused = None, True
         self._house.note(traces.refused(self._peer, login, blob, reason))
+
+    def _refuse_interactive(self, login: str, reason: Reason, blob: bytes | None = None) -> None:
+        """One audit line for a login with a browser that came to nothing."""
+        if not self._over.is_set() and not self._refused_interactive:
+            self._refused_interactive = True
+            self._turned_away, self._refused = None, True
+            self._house.note(traces.interactive_refused(self._peer, login, reason, blob))
 
     def _turn_away(self, login: str, blob: bytes) -> None:
         """Keep what the one line will say of somebody who never proves anything that counts here. A foreign
@@ -201,6 +258,9 @@ class Door:
     def closed(self, exc: Exception | None) -> None:
         """The connection is over."""
         del exc
+        if self._bell.waits:
+            self._bell.leave()
+            self._refuse_interactive(self._bell.login, Reason.ABANDONED)
         self._over.set()
         if self._registration is None:
             if self._turned_away is not None:
@@ -271,7 +331,7 @@ class Door:
         if not isinstance(pod, Pod) or port not in {SSH_PORT, pod.ssh_port}:
             return _wrong_target()
         named = pod.instance in admission.instances
-        if not named and admission.how is How.CERTIFICATE:
+        if not named and admission.certified:
             if server in {one.server for one in admission.instances}:
                 return Refusal(
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
@@ -311,7 +371,7 @@ class Door:
 
     async def _listed(self, pod: Pod, admission: Admission) -> Refusal | None:
         """A raw key opens exactly the pods that list it; what was known at login may have been a part of them."""
-        if admission.how is How.CERTIFICATE or pod.instance in admission.instances:
+        if admission.certified or pod.instance in admission.instances:
             return None
         if await self._house.authenticator.lists(pod, admission.key):
             return None
@@ -366,7 +426,7 @@ class Door:
     def _describe(self, admission: Admission, instance: Instance | None, mode: Mode) -> About:
         return About(
             identity=admission.identity,
-            user=admission.identity if admission.how is How.CERTIFICATE else None,
+            user=admission.identity if admission.certified else None,
             serial=admission.serial,
             login=admission.login,
             instance=instance,
@@ -378,6 +438,13 @@ class Door:
 
 def _unknown(name: str) -> Refusal:
     return Refusal(Reason.NOT_PERMITTED, f"The bastion does not know {name}.")
+
+
+def _not_known_yet() -> Refusal:
+    """The api signs with a key that this bastion was not told of: a rotation that it has not heard of."""
+    return Refusal(
+        Reason.UNKNOWN_CA, "The certificate for your login cannot be checked here yet. Type your ssh command again."
+    )
 
 
 def _jump_only_carries() -> Refusal:

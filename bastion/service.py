@@ -14,8 +14,8 @@ from typing import TextIO
 from bastion.admin import AdminServer
 from bastion.admission import DoorRules
 from bastion.auth import Authenticator
-from bastion.authority import Authority, AuthorityStore, HopCertificates, read_secret
-from bastion.bounds import lobby_limits, relay_limits, session_limits
+from bastion.authority import Authority, AuthorityStore, HopCertificates, LoginDesk, read_secret
+from bastion.bounds import lobby_limits, relay_limits, session_limits, waiting_limits
 from bastion.commands import Commands
 from bastion.directory.choose import open_directory
 from bastion.directory.enrolled import EnrolledDirectory
@@ -23,6 +23,7 @@ from bastion.directory.pods import PodDirectory
 from bastion.directory.table import Moved, Pod, Stopped
 from bastion.hostkey import HostKey
 from bastion.inside import Inside
+from bastion.interactive import BrowserLogins
 from bastion.knowledge import Known
 from bastion.listener import Hall, Proxies
 from bastion.lobby import Lobby
@@ -37,6 +38,7 @@ from bastion.server import Door, House
 from bastion.settings import Settings
 from bastion.surroundings import audit_stream, cpuinfo, private_directory
 from bastion.target import Reach
+from bastion.waitingroom import WaitingRoom
 from ca.audit import AuditLog, Event
 from ca.errors import BastionError
 
@@ -105,6 +107,13 @@ class Bastion:
             limits=limits,
             algorithms=algorithms,
             lost=lambda pod: self.directory.lost(pod.instance),
+            failed=self.tally.pod_failed,
+        )
+        self.browser = BrowserLogins(
+            LoginDesk(self.authority),
+            enabled=settings.login.interactive,
+            jump_names=frozenset(settings.login.jump_names),
+            seconds=settings.login.interactive_seconds,
         )
         self.house = House(
             authenticator=Authenticator(
@@ -120,6 +129,7 @@ class Bastion:
                 wall=time.time,
                 clock=time.monotonic,
             ),
+            browser=self.browser,
             directory=self.directory,
             registry=self.registry,
             reach=self.reach,
@@ -133,6 +143,7 @@ class Bastion:
             Lobby(lobby_limits(settings), hit=self.tally.reached),
             self.entrance,
             self.house,
+            WaitingRoom(waiting_limits(settings), clock=time.monotonic, hit=self.tally.reached),
             Proxies(settings.proxy.networks, settings.proxy.timeout),
         )
         self.metrics = Metrics(
@@ -216,6 +227,7 @@ class Bastion:
                 tasks.create_task(self._listen_to_api(), name="api"),
                 tasks.create_task(self._follow_directory(), name="directory"),
                 tasks.create_task(self.metrics.watch_loop(), name="event loop"),
+                tasks.create_task(self.browser.run(), name="browser logins"),
                 tasks.create_task(
                     self.host_key.keep_certified(
                         self.authority, time.time, lambda: self.entrance.present(self._shown_keys())
@@ -282,6 +294,7 @@ class Bastion:
             if isinstance(self.directory, EnrolledDirectory):
                 self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)
             self.tally.pods_dropped = state.dropped
+            self.browser.permitted = state.interactive
             self.informed.set()
             if changed:
                 self.registry.revise(lambda session: session.still_valid())

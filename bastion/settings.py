@@ -72,6 +72,13 @@ class LoginSettings(Group):
     probes: Count = 40
     """Keys that a client may ask about on one connection without signing. An agent may hold many."""
 
+    interactive: bool = True
+    """Whether people without a certificate and a known key get an address and a code, and are let in when somebody has
+    approved that in a browser. The api has a word in it, too: off where its device flow is."""
+
+    interactive_seconds: Annotated[float, Field(gt=0, le=3600)] = 600.0
+    """Seconds that such a login waits at most. A code counts for ten minutes, so more is of no use."""
+
     cut_at_expiry: bool = False
     """Whether running sessions end with their certificate. If not, only new channels are refused."""
 
@@ -80,8 +87,8 @@ class LimitSettings(Group):
     """How much anybody may take. docs/limits.md says of each what people see when they reach it, and its metric.
 
     Each process counts for itself. With several workers the bounds on the whole (`unauthenticated_start`,
-    `unauthenticated_full`, `connections`, `tunnels`) are divided by their number; those on one address, user or
-    connection are not, since a user's connections may all meet the same worker.
+    `unauthenticated_full`, `interactive`, `connections`, `tunnels`) are divided by their number; those on one address,
+    user or connection are not, since a user's connections may all meet the same worker.
     """
 
     unauthenticated_start: Count = 600
@@ -97,6 +104,13 @@ class LimitSettings(Group):
     unauthenticated_per_address: Count = 600
     """The same from one address; one more has the oldest of that address dropped. A class of 300 behind one NAT passes,
     with an editor that opens two at once."""
+
+    interactive: Count = 1000
+    """Connections that wait for a login in a browser. They are not among the `unauthenticated_…` ones; one more has the
+    oldest of the address with most of them dropped. Never more than half of `connections`."""
+
+    interactive_per_address: Count = 100
+    """The same from one address, and how many such logins an address may begin in `login_interactive_seconds`."""
 
     connections_per_address: Count = 2000
     """Connections from one address, logged in or not. An IPv6 /64 is one address."""

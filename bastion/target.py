@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import asyncssh
 
-from bastion.admission import Admission, How
+from bastion.admission import Admission
 from bastion.authority import AuthorityError, HopCertificates, Proof
 from bastion.directory.table import Pod
 from bastion.relay.front import ClientLink, HostTrust, PodFailure, PodLink, PodTrouble, RelayRefused
@@ -43,7 +43,8 @@ MAX_SEEN = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Dials pods. `lost` hears of pods that did not answer, so that the directory can look after them."""
+    """Dials pods. `lost` hears of pods that did not answer, so that the directory can look after them;
+    `failed` is told in a word why a pod could not be had, to be counted."""
 
     hops: HopCertificates
     trust: Callable[[], TrustedKeys]
@@ -52,11 +53,13 @@ class Reach:
     limits: RelayLimits
     algorithms: Algorithms
     lost: Callable[[Pod], Awaitable[object]]
+    failed: Callable[[str], None] = lambda _: None
     _seen: OrderedDict[Pod, None] = field(default_factory=OrderedDict, repr=False)
 
     async def connect(self, link: ClientLink, pod: Pod, admission: Admission) -> PodLink:
         """Log in to `pod` for somebody who was admitted to it. Raises `RelayRefused` with a sentence."""
         if refusal := self._misplaced(pod):
+            self.failed("address")
             raise RelayRefused(refusal.sentence)
         if pod.unix_user is None:
             raise RelayRefused("This server takes connections in jump mode only.")
@@ -68,6 +71,7 @@ class Reach:
                 _proof(admission, link.peer[0]),
             )
         except AuthorityError as error:
+            self.failed("no_certificate")
             raise RelayRefused(error.sentence) from None
         trust = HostTrust(
             name=pod.server.host_name(self.zone()),
@@ -80,6 +84,7 @@ class Reach:
             made = await self._dial(link, pod, login, trust)
         except PodFailure as failure:
             _log.warning("%s: %s", pod.instance.principal, failure)
+            self.failed(failure.trouble.value)
             if failure.trouble is PodTrouble.UNREACHABLE:
                 await self._suspect(pod)
             raise RelayRefused(_TROUBLE[failure.trouble].format(server=pod.server)) from None
@@ -103,6 +108,7 @@ class Reach:
         """Whether the pod's address shows the host key that it enrolled with. Pods that never enrolled (legacy, jump
         mode only) have none to show: their own users check the host key from end to end."""
         if refusal := self._misplaced(pod):
+            self.failed("address")
             return refusal
         if pod.host_key is None or pod in self._seen:
             return None
@@ -110,9 +116,11 @@ class Reach:
             async with asyncio.timeout(self.limits.dial_seconds):
                 shown = await see_host_key(pod.address, pod.ssh_port, pod.host_key.algorithm, self.algorithms)
         except (OSError, asyncssh.Error):
+            self.failed(PodTrouble.UNREACHABLE.value)
             await self._suspect(pod)
             return Refusal(Reason.UNAVAILABLE, f"The server {pod.server} does not answer on its SSH port.")
         if shown != pod.host_key.blob:
+            self.failed(PodTrouble.WRONG_HOST_KEY.value)
             return Refusal(
                 Reason.WRONG_TARGET,
                 f"What answers at the address of {pod.server} is not the server that enrolled. Restart the server.",
@@ -146,6 +154,6 @@ class Reach:
 
 
 def _proof(admission: Admission, peer: str) -> Proof:
-    if admission.how is How.CERTIFICATE and admission.certificate is not None:
+    if admission.certified and admission.certificate is not None:
         return Proof(certificate=line_of(admission.certificate), peer=peer)
     return Proof(raw_key=admission.key.fingerprint)

@@ -1,6 +1,6 @@
 """The audit lines of a connection: who was let in, who was not, and who never proved anything."""
 
-from bastion.admission import Admission
+from bastion.admission import Admission, How
 from ca import audit
 from ca.certificate import Certificate, decode, is_certificate
 from ca.errors import MalformedCertificate, Reason
@@ -36,6 +36,20 @@ def refused(peer: str, login: str, blob: bytes, reason: Reason) -> audit.Connect
         fingerprint=fingerprint(shown.key_blob if shown else blob),
         serial=_text(shown.serial) if shown else None,
         reason=str(reason),
+    )
+
+
+def interactive_refused(peer: str, login: str, reason: Reason, blob: bytes | None = None) -> audit.ConnectionRefused:
+    """Somebody who was to log in with a browser did not get in; `blob` is the certificate that came, if one did."""
+    shown = _certificate(blob) if blob is not None else None
+    return audit.ConnectionRefused(
+        peer=peer,
+        login=login[:MAX_SHOWN],
+        identity=shown.key_id[:MAX_SHOWN] if shown else None,
+        fingerprint=fingerprint(shown.key_blob) if shown else None,
+        serial=_text(shown.serial) if shown else None,
+        reason=str(reason),
+        how=str(How.INTERACTIVE),
     )
 
 

@@ -217,7 +217,7 @@ class ServerRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRefused(Event):
-    """Somebody proved to hold a key, and was not let in."""
+    """Somebody proved to hold a key, or was to log in with a browser (`how` is "interactive"), and was not let in."""
 
     name: ClassVar[str] = "connection_refused"
     login: str
@@ -225,11 +225,12 @@ class ConnectionRefused(Event):
     fingerprint: str | None
     serial: str | None
     reason: str
+    how: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOpened(Event):
-    """Somebody was let in. `how` is "certificate" or "key"; `mode` is "direct" or "jump"."""
+    """Somebody was let in. `how` is "certificate", "key" or "interactive"; `mode` is "direct" or "jump"."""
 
     name: ClassVar[str] = "session_opened"
     session: str

@@ -90,6 +90,7 @@ class Reason(StrEnum):
     JUMP_ONLY = "jump_only"
     WRONG_TARGET = "wrong_target"
     TOO_MANY = "too_many"
+    ABANDONED = "abandoned"
     UNAVAILABLE = "unavailable"
 
 

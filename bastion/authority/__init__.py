@@ -3,6 +3,7 @@
 from bastion.authority.client import Authority, Issued, Pace, UnsafeAuthority
 from bastion.authority.errors import AuthorityError, AuthorityRefused, AuthorityUnavailable
 from bastion.authority.hop import Hop, HopCertificates, Proof
+from bastion.authority.logins import BegunLogin, LoginDesk
 from bastion.authority.secret import Secret, read_secret
 from bastion.authority.state import NO_RAW_KEYS, AuthorityState, RawKeys, Word
 from bastion.authority.store import AuthorityStore
@@ -15,9 +16,11 @@ __all__ = [
     "AuthorityState",
     "AuthorityStore",
     "AuthorityUnavailable",
+    "BegunLogin",
     "Hop",
     "HopCertificates",
     "Issued",
+    "LoginDesk",
     "Pace",
     "Proof",
     "RawKeys",

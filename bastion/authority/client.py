@@ -177,10 +177,15 @@ class Authority:
         """A host certificate for the bastion's own host key. Raises as `hop_certificate` does."""
         return await self._issue("/internal/host-certificates", {"public_key": public_key.line})
 
-    async def _issue(self, path: str, question: dict[str, object]) -> Issued:
+    async def post(self, path: str, question: Mapping[str, object]) -> dict[str, object]:
+        """The object that answers `question`. Raises `AuthorityRefused`, `AuthorityUnavailable`."""
         body = await self._ask("POST", path, MAX_ANSWER_BYTES, self._timeout, content=question)
         if not isinstance(body, dict):
             raise AuthorityUnavailable("the api's answer is not an object")
+        return body
+
+    async def _issue(self, path: str, question: dict[str, object]) -> Issued:
+        body = await self.post(path, question)
         line, end = body.get("certificate"), body.get("valid_before")
         if not isinstance(line, str) or isinstance(end, bool) or not isinstance(end, int):
             raise AuthorityUnavailable("the api's answer holds no certificate")

@@ -53,7 +53,8 @@ class AuthorityState:
 
     `answered_at` is in seconds of the monotonic clock. `heard_seconds_ago` is how long before that the api had
     last heard JupyterHub; None: never. `dropped` counts enrolled pods that could not be read. `epoch` names the
-    database that the api speaks from: another one begins without enrolments.
+    database that the api speaks from: another one begins without enrolments. `interactive`: people may log in with a
+    browser from an ssh connection; an api that does not say so does not know how.
     """
 
     version: str
@@ -66,6 +67,7 @@ class AuthorityState:
     raw_keys: RawKeys
     dropped: int = 0
     epoch: str = ""
+    interactive: bool = False
 
     @property
     def word(self) -> Word:
@@ -96,6 +98,7 @@ def read_state(raw: object, answered_at: float) -> AuthorityState:
         dropped=enrolled.dropped,
         epoch=_epoch(body.get("epoch")),
         raw_keys=read_raw_keys(body.get("raw_keys")),
+        interactive=body.get("interactive") is True,
     )
 
 

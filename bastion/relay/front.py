@@ -3,9 +3,9 @@
 The relay holds no policy. It puts each question to a `Front` (one per client connection) as a frozen value that
 carries both the parsed meaning and the raw payload, and acts on the value that comes back.
 
-Order of calls for one connection: `offer` and `prove` while the client authenticates, `authenticated` once,
-then the `decide_…` questions and `upstream` as channels are opened, and `closed` exactly once at the end, whatever
-happened before. All calls come from the event loop's thread. The `decide_…` functions must not block.
+Order of calls for one connection: `offer`, `prove`, `invite` and `invited` while the client authenticates,
+`authenticated` once, then the `decide_…` questions and `upstream` as channels are opened, and `closed` exactly once at
+the end, whatever happened before. All calls come from the event loop's thread. The `decide_…` functions must not block.
 """
 
 from collections.abc import Awaitable, Callable
@@ -190,6 +190,21 @@ class Front(Protocol):
         May be cancelled when the client goes on to another key. An `ok` verdict is final only with
         `authenticated`.
         """
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody may come in without a key of their own (keyboard-interactive). Must not block."""
+
+    async def invite(self, login: str) -> str | Refusal:
+        """Begin to let somebody in without a key: the text that they have to read, at most 1,000 ASCII characters.
+
+        Called once a connection at most. After a text the connection is let in by `invited` or ends: the grace time
+        for logins does not end it any more, so the front has to. May be cancelled.
+        """
+
+    async def invited(self, login: str) -> bytes | Refusal:
+        """The client has shown the text. Wait for what the person does: the credential (wire format) that stands for
+        this login from now on, as if it had been proven, for `authenticated`. May be cancelled."""
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """The client is in: this login, with this key or certificate. Called once, before any channel."""

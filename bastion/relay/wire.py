@@ -10,7 +10,8 @@ What is relied on:
 - a connection finds the handler of a message in the class's `_packet_handlers`, and calls it with
   (self, type, sequence number, packet); it calls `process_packet`, `process_open_confirmation`, `process_open_failure`
   and `process_connection_close` of what `add_channel` was given;
-- `validate_public_key` decides alone whether a key proves a login, `send_userauth_success` and `_failure` are
+- `validate_public_key` decides alone whether a key proves a login, `get_kbdint_challenge` and
+  `validate_kbdint_response` what keyboard-interactive asks and means, `send_userauth_success` and `_failure` are
   the only ways out of authentication, `reload_config` is called before;
 - `_transport` is None once the connection is being cut; `_force_close` (behind `abort`) then ends in the owner's
   `connection_lost`;

@@ -9,11 +9,13 @@ This is part of the room that touches asyncssh's internals (see `wire`).
 from __future__ import annotations
 
 import asyncssh
-from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE
+from asyncssh.auth import KbdIntChallenge, KbdIntResponse
+from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE, DISC_PROTOCOL_ERROR
 
 from bastion.relay.proof import proves
-from bastion.relay.sentences import NAME
+from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_pod import Client
+from ca.errors import Refusal
 
 
 class ClientOwner(asyncssh.SSHServer):
@@ -43,7 +45,7 @@ class ClientOwner(asyncssh.SSHServer):
             self._client.entered()
 
     def public_key_auth_supported(self) -> bool:
-        """The only method."""
+        """The method for everybody; the other one is the connection's own matter (`kbdint_auth_supported`)."""
         return True
 
 
@@ -52,6 +54,9 @@ class Entering(Client, asyncssh.SSHServerConnection):
 
     _login = ""
     _proven: tuple[str, bytes] | None = None
+    _told: str | None = None
+    """The login name for which somebody was shown where to log in: this connection has no other way any more."""
+    _answered = False
     _signed = 0
     _probes = 0
 
@@ -73,6 +78,7 @@ class Entering(Client, asyncssh.SSHServerConnection):
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """A key offered (no `msg`), or proven. Replaces asyncssh's own judgement wholly."""
+        self._refuse_second_way()
         if not msg:
             self._probes += 1
             return await self.front.offer(username, key_data)
@@ -82,12 +88,56 @@ class Entering(Client, asyncssh.SSHServerConnection):
         verdict = await self.front.prove(username, key_data)
         if verdict.ok:
             self._proven = username, key_data
-        elif verdict.sentence and not self._auth_complete:
-            self.send_auth_banner(f"{NAME}: {verdict.sentence}\r\n")
+        else:
+            self._explain(verdict.sentence)
         return verdict.ok
+
+    def kbdint_auth_supported(self) -> bool:
+        """Whether somebody without a key may log in elsewhere. asyncssh's own answer is that of passwords."""
+        return self._told is None and self.front.interactive
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
+        """Keyboard-interactive (RFC 4256) without a prompt: a text to be shown, and then it is our turn to wait.
+
+        asyncssh takes anything else that is true for success, so this is a challenge or False.
+        """
+        del lang, submethods
+        self._refuse_second_way()
+        self._proven = None
+        text = await self.front.invite(username)
+        if isinstance(text, Refusal):
+            self._explain(text.sentence)
+            return False
+        self._told = username
+        self._cancel_login_timer()
+        return "", text, "", ()
+
+    async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
+        """The text was shown. There was nothing to answer, and one answer is enough: another would ask anew."""
+        if self._told != username or self._answered or responses:
+            raise asyncssh.DisconnectError(DISC_PROTOCOL_ERROR, "An answer to nothing that was asked")
+        self._answered = True
+        credential = await self.front.invited(username)
+        if isinstance(credential, Refusal):
+            self.hang_up(printable(credential.sentence))
+            return False
+        self._proven = username, credential
+        return True
+
+    def _refuse_second_way(self) -> None:
+        """Whoever was shown where to log in waits outside of the bounds for strangers, and may not begin again."""
+        if self._told is not None:
+            raise asyncssh.DisconnectError(DISC_PROTOCOL_ERROR, "This connection waits for a login in a browser")
+
+    def _explain(self, sentence: str | None) -> None:
+        if sentence and not self._auth_complete:
+            self.send_auth_banner(f"{NAME}: {sentence}\r\n")
 
     def send_userauth_failure(self, partial_success: bool) -> None:
         """Bounded: a client that goes on and on is sent away."""
+        if self.ending:
+            return
+        self._refuse_second_way()
         self._probes += 1
         if self._signed >= self.limits.signed_attempts or self._probes >= 2 * self.limits.probes:
             self.limits.hit("signed_attempts" if self._signed >= self.limits.signed_attempts else "probes")

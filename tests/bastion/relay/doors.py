@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,8 @@ class Front:
     proven: list[tuple[str, bytes]] = field(default_factory=list)
     asked: list[ChannelOpen | ChannelRequest | GlobalRequest] = field(default_factory=list)
     inside: list[tuple[str, bytes]] = field(default_factory=list)
+    invitations: list[str] = field(default_factory=list)
+    awaited: list[str] = field(default_factory=list)
     ended: list[Exception | None] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -75,6 +77,21 @@ class Front:
         if blob in self.door.welcome:
             return Verdict(ok=login in self.door.logins)
         return Verdict(ok=False, sentence=self.door.useless.get(blob))
+
+    @property
+    def interactive(self) -> bool:
+        return self.door.browser is not None
+
+    async def invite(self, login: str) -> str | Refusal:
+        self.invitations.append(login)
+        await self.door.before_invite()
+        return "Open https://ssh.example.org/activate?code=BCDF-GHJK and approve.\n"
+
+    async def invited(self, login: str) -> bytes | Refusal:
+        self.awaited.append(login)
+        if self.door.browser is None:
+            return Refusal(Reason.NOT_PERMITTED, "There is no browser here.")
+        return await self.door.browser()
 
     def authenticated(self, login: str, blob: bytes) -> None:
         self.inside.append((login, blob))
@@ -145,6 +162,9 @@ class Door:
     welcome: set[bytes] = field(default_factory=set)
     useless: Mapping[bytes, str | None] = field(default_factory=dict)
     before_dial: Callable[[], asyncio.Future[None]] = _at_once  # type: ignore[assignment]
+    before_invite: Callable[[], Awaitable[object]] = _at_once
+    browser: Callable[[], Awaitable[bytes | Refusal]] | None = None
+    """What becomes of a login in a browser; None: there are none."""
     pod_port: int = 0
     tunnel_port: int = 0
     dials: int = 0

@@ -60,6 +60,10 @@ CALLED_OR_REPLACED = [
     (SSHServerConnection, "__init__", ["self", "loop", "options", "acceptor", "error_handler", "wait"]),
     (SSHServerConnection, "reload_config", ["self"]),
     (SSHServerConnection, "validate_public_key", ["self", "username", "key_data", "msg", "signature"]),
+    (SSHServerConnection, "kbdint_auth_supported", ["self"]),
+    (SSHServerConnection, "get_kbdint_challenge", ["self", "username", "lang", "submethods"]),
+    (SSHServerConnection, "validate_kbdint_response", ["self", "username", "responses"]),
+    (SSHConnection, "_cancel_login_timer", ["self"]),
     (SSHServerConnection, "send_auth_banner", ["self", "msg", "lang"]),
     (SSHClientConnection, "__init__", ["self", "loop", "options", "acceptor", "error_handler", "wait"]),
     (SSHClientConnection, "validate_server_host_key", ["self", "key_data"]),
@@ -140,6 +144,23 @@ def test_public_key_success_has_one_way_out() -> None:
     assert "await self.send_success()" in text
     assert "msg = packet.get_consumed_payload()" in text
     assert "await self._conn.send_userauth_success()" in inspect.getsource(asyncssh.auth.ServerAuth.send_success)
+
+
+def test_keyboard_interactive_succeeds_by_our_word_only() -> None:
+    """A true challenge that is no tuple is success there: ours are tuples, or False, or True behind a verdict."""
+    handler = asyncssh.auth._ServerKbdIntAuth
+    assert "await self._conn.get_kbdint_challenge(self._username," in inspect.getsource(handler._start)
+    assert "await self._conn.validate_kbdint_response(self._username, responses)" in inspect.getsource(
+        handler._validate_response
+    )
+    text = inspect.getsource(handler._send_challenge)
+    assert "if isinstance(challenge, (tuple, list)):" in text
+    assert text.count("await self.send_success()") == 1
+    assert (
+        "elif challenge:\n            await self.send_success()\n        else:\n            self.send_failure()" in text
+    )
+    assert "return conn.kbdint_auth_supported()" in inspect.getsource(handler.supported)
+    assert "self.cancel()" in inspect.getsource(asyncssh.auth.Auth.create_task)  # a second answer ends the first
 
 
 def test_only_the_room_imports_what_is_not_public() -> None:
