@@ -70,7 +70,15 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
 
         rules = settings.certificates.rules
         roster = Roster(
-            store, hub, signer, settings.zone, rules, interval=settings.hub.poll_interval, clock=clock, on_end=ended
+            store,
+            hub,
+            signer,
+            settings.zone,
+            rules,
+            interactive=settings.logins.device and settings.logins.interactive,
+            interval=settings.hub.poll_interval,
+            clock=clock,
+            on_end=ended,
         )
         services = Services(
             settings=settings,

@@ -131,7 +131,7 @@ async def begin(store: Store, new: NewLogin, now_ms: int) -> Begun | Refusal:
     for _ in range(_TRIES):  # a code that somebody has today is not given twice
         letters = "".join(secrets.choice(ALPHABET) for _ in range(_CODE_LETTERS))
         row: dict[str, Any] = {
-            "device_sha256": _id(device_code),
+            "device_sha256": hashed(device_code),
             "user_code": _shown(letters),
             "kind": str(new.kind),
             "public_key": new.key.line,
@@ -195,7 +195,7 @@ async def poll(store: Store, device_code: str, kind: Kind, now_ms: int) -> Login
 
     A client that does not leave its pause is told a longer one. A connection at a bastion has none: the bastion asks.
     """
-    mine = (_table.c.device_sha256 == _id(device_code)) & (_table.c.kind == str(kind))
+    mine = (_table.c.device_sha256 == hashed(device_code)) & (_table.c.kind == str(kind))
     free = _table.c.polled_at.is_(None) | (_table.c.polled_at + _table.c.pause * 1000 <= now_ms + _EARLY_MS)
     condition = and_(mine, free) if kind is Kind.DEVICE else mine
     async with store.noting() as connection:
@@ -241,12 +241,13 @@ def read_code(typed: str) -> str | None:
     return _shown(letters) if len(letters) == _CODE_LETTERS and set(letters) <= set(ALPHABET) else None
 
 
+def hashed(device_code: str) -> str:
+    """What is kept of a device code, and finds its login."""
+    return hashlib.sha256(device_code.encode("utf-8", "replace")).hexdigest()
+
+
 def _shown(letters: str) -> str:
     return f"{letters[:4]}-{letters[4:]}"
-
-
-def _id(device_code: str) -> str:
-    return hashlib.sha256(device_code.encode("utf-8", "replace")).hexdigest()
 
 
 def _network(address: str | None) -> str:

@@ -95,12 +95,15 @@ class Roster:
         zone: str,
         rules: Rules,
         *,
+        interactive: bool = False,
         interval: float = 1.0,
         clock: Clock = time.time,
         monotonic: Clock = time.monotonic,
         on_end: Callable[[Instance, str], None] = lambda _instance, _why: None,
     ) -> None:
+        """`interactive`: bastions may let people log in with a browser."""
         self._store = store
+        self._interactive = interactive
         self._hub = hub
         self._signer = signer
         self._zone = zone
@@ -253,6 +256,7 @@ class Roster:
         public = self._signer.public
         return {
             "zone": self._zone,
+            "interactive": self._interactive,
             "epoch": self._store.snapshot.meta.epoch,
             "trust": {
                 "user": [key.line for key in public.user],

@@ -261,6 +261,17 @@ class LimitSettings(_Group):
         }
 
 
+class LoginSettings(_Group):
+    """Ways to a certificate for people whose ssh is not where their browser is."""
+
+    device: bool = True
+    """Whether clients may begin logins that somebody approves in a browser (`POST /device`, as `hubssh` does)."""
+
+    interactive: bool = True
+    """Whether the bastion may do so for people who have neither a certificate nor a known key. Needs `device`; the
+    bastion has a setting of its own."""
+
+
 class LogSettings(_Group):
     """What is written where. Both logs are lines of JSON."""
 
@@ -307,6 +318,7 @@ class Settings(BaseSettings):
     servers: ServerSettings = Field(default_factory=ServerSettings)
     certificates: CertificateSettings = Field(default_factory=CertificateSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    logins: LoginSettings = Field(default_factory=LoginSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Desk(Protocol):
     """The api's part: `bastion.authority.LoginDesk`."""
 
-    async def begin(self, key: PublicKey, login: str, server: str | None, peer: str) -> BegunLogin:
+    async def begin(self, key: PublicKey, server: str | None, peer: str) -> BegunLogin:
         """A new login."""
         ...
 
@@ -107,7 +107,7 @@ class BrowserLogins:
             return Refusal(Reason.BAD_NAME, "That is not the name of a server. Write it like alice or alice+gpu.")
         key = parse_key_blob(asyncssh.generate_private_key("ssh-ed25519").public_data)
         # Not cancelled with the connection: what the api has begun by then has to be given up.
-        asking = asyncio.create_task(self._ask_for_one(key, login, None if jumps else login, peer))
+        asking = asyncio.create_task(self._ask_for_one(key, None if jumps else login, peer))
         try:
             begun = await asyncio.shield(asking)
         except AuthorityError as error:
@@ -163,9 +163,9 @@ class BrowserLogins:
             if (waiting := self._waiting.get(one)) is not None:
                 waiting.decided.set()
 
-    async def _ask_for_one(self, key: PublicKey, login: str, server: str | None, peer: str) -> BegunLogin:
+    async def _ask_for_one(self, key: PublicKey, server: str | None, peer: str) -> BegunLogin:
         async with self._counter:
-            return await self._desk.begin(key, login, server, peer)
+            return await self._desk.begin(key, server, peer)
 
     async def _fetch(self, waiting: Waiting) -> str | Refusal | None:
         """The certificate. An outage is waited out: the login stays approved for a while."""

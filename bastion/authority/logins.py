@@ -36,10 +36,10 @@ class LoginDesk:
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
 
-    async def begin(self, key: PublicKey, login: str, server: str | None, peer: str) -> BegunLogin:
-        """A login for `key`, from the client's address `peer`. `server` is the login name that was typed, where it
-        is to name a server."""
-        question = {"public_key": key.line, "login": login, "server": server, "peer": peer}
+    async def begin(self, key: PublicKey, server: str | None, peer: str) -> BegunLogin:
+        """A login for `key`, from the client's address `peer`. `server` is the login name that was typed; None for a
+        jump login, which is for every server of whoever approves."""
+        question = {"public_key": key.line, "server": server, "peer": peer}
         answer = await self._authority.post("/internal/logins", question)
         code, page, seconds = answer.get("user_code"), answer.get("verification_uri_complete"), answer.get("expires_in")
         if not (isinstance(code, str) and _CODE.fullmatch(code) and isinstance(page, str) and _ADDRESS.fullmatch(page)):
