@@ -28,12 +28,13 @@ def known_hosts(bastion: BastionSettings, zone: str, keys: Iterable[PublicKey]) 
     return "".join(f"@cert-authority {pattern} {key.line}\n" for key in keys)
 
 
-def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: str) -> str:
+def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: str, names: Iterable[str] = ()) -> str:
     """A file for `Include`, or for `ssh -F`.
 
     The server's name is the host name, so `unix_user` is whoever the servers run as: sessions go end to end to the
-    pod's own sshd, through the bastion.
+    pod's own sshd, through the bastion. `names` are host names for the pickers of editors, which show no patterns.
     """
+    hosts = " ".join((*names, f"*.{zone}"))
     return f"""\
 # SSH into JupyterHub servers: ssh alice.{zone}, ssh alice+gpu.{zone}
 # Keep this file as ~/.ssh/jupyterhub_config and write at the top of ~/.ssh/config:
@@ -48,7 +49,7 @@ Host jupyterhub-bastion
     UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
     StrictHostKeyChecking yes
 
-Host *.{zone}
+Host {hosts}
     User {unix_user}
     ProxyJump jupyterhub-bastion
     UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts

@@ -30,12 +30,14 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """What to type for one server. `jump` is None where the server's Unix user is not known yet."""
+    """What to type for one server. `jump` is None where the server's Unix user is not known yet. `code` opens the
+    server in VS Code, once ssh_config knows its name."""
 
     ssh: str
     download: str
     upload: str
     jump: str | None
+    code: str
 
 
 def commands_for(door: Door, server: Server, unix_user: str | None) -> Commands:
@@ -49,6 +51,7 @@ def commands_for(door: Door, server: Server, unix_user: str | None) -> Commands:
         download=f"scp {copy}{server.login}@{door.host}:results.csv .",
         upload=f"scp {copy}data.csv {server.login}@{door.host}:",
         jump=jump,
+        code=f"code --remote ssh-remote+{server.host_name(door.zone)}",
     )
 
 

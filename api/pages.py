@@ -12,15 +12,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, Response
 
+from api.hub import segment
 from api.session import Session
 
 HERE = Path(__file__).parent
-STATIC = {"page.css": "text/css", "copy.js": "text/javascript", "mark.svg": "image/svg+xml"}
+STATIC = {
+    "page.css": "text/css",
+    "copy.js": "text/javascript",
+    "drop.js": "text/javascript",
+    "live.js": "text/javascript",
+    "mark.svg": "image/svg+xml",
+}
 """Files that the pages load, and their types. Nothing else is served."""
 
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Frame-Options": "DENY",
@@ -57,7 +64,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals.update(site=public_url, hub_url=hub_url)
-        self._templates.filters.update(iso=_iso, moment=_moment)
+        self._templates.filters.update(iso=_iso, moment=_moment, segment=segment)
 
     def page(self, name: str, session: Session | None, status: int = 200, **values: Any) -> HTMLResponse:
         """The page `name`. `session` shows who is logged in, and puts its form token into every form."""

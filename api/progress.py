@@ -21,6 +21,9 @@ from ca.names import Server
 SSH_SECONDS = 20.0
 """How long a ready server may take to show its SSH."""
 
+YOUNG_SECONDS = 120.0
+"""How long after its start a server without SSH is still believed to be on its way, by a page that watches it."""
+
 LONGEST = 900.0
 """Seconds that one watcher is served; whoever still waits then asks again."""
 

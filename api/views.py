@@ -1,26 +1,46 @@
 """What the pages show, as plain values: templates hold words and no decisions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.commands import Commands, Door, commands_for, in_words
 from api.desk import instances_of
+from api.progress import Progress
+from api.servers import Seen, State
 from api.store import CertificateRecord, Enrolment
-from ca.claims import Running
+from ca.claims import Via
 from ca.names import Instance, Server
 
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """A server on a page. `enrolled`: its pod takes SSH connections. `via`: own, shared or admin."""
+    """A server on a page. `state` is JupyterHub's; `enrolled`: its pod takes SSH connections. `via`: own or shared.
+
+    `progress` and `percent` tell how a start goes that this page watches.
+    """
 
     label: str
     owner: str
+    name: str
     login: str
+    host_name: str
     via: str
-    ready: bool
+    state: State
     enrolled: bool
     commands: Commands
+    watched: bool = False
+    progress: str = ""
+    percent: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs, so that a certificate may name it."""
+        return self.state is State.RUNNING
+
+    @property
+    def moves(self) -> bool:
+        """Whether its state is about to change."""
+        return self.state in (State.STARTING, State.STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +54,23 @@ class CertificateView:
     left: str
 
 
-def running_views(
-    running: Iterable[Running], enrolled: Mapping[Instance, Enrolment], door: Door
+def server_views(
+    servers: Iterable[Seen], enrolled: Mapping[Instance, Enrolment], door: Door, watched: tuple[Server, Progress] | None
 ) -> tuple[ServerView, ...]:
-    """The running servers, one's own first."""
-    ordered = sorted(running, key=lambda one: (one.via != "own", one.server))
-    return tuple(_view(one.server, one.via, one.ready, enrolled.get(one.instance), door) for one in ordered)
+    """Every server of a person, in the order given. `watched` is one whose start this page follows."""
+    return tuple(_with(watched, one, _view(one, enrolled, door)) for one in servers)
 
 
 def certified_views(
     instances: Iterable[Instance], user: str, enrolled: Mapping[Instance, Enrolment], door: Door
 ) -> tuple[ServerView, ...]:
     """The servers that a certificate names."""
-    return tuple(
-        _view(one.server, "own" if one.server.owner == user else "shared", True, enrolled.get(one), door)
-        for one in instances
-    )
+
+    def running(one: Instance) -> Seen:
+        via = Via.OWN if one.server.owner == user else Via.SHARED
+        return Seen(one.server, State.RUNNING, via, one in enrolled, one)
+
+    return tuple(_view(running(one), enrolled, door) for one in instances)
 
 
 def certificate_views(records: Iterable[CertificateRecord], now: float) -> tuple[CertificateView, ...]:
@@ -66,13 +87,23 @@ def certificate_views(records: Iterable[CertificateRecord], now: float) -> tuple
     )
 
 
-def _view(server: Server, via: str, ready: bool, enrolment: Enrolment | None, door: Door) -> ServerView:
+def _view(one: Seen, enrolled: Mapping[Instance, Enrolment], door: Door) -> ServerView:
+    enrolment = enrolled.get(one.instance) if one.instance is not None else None
     return ServerView(
-        label=str(server),
-        owner=server.owner,
-        login=server.login,
-        via=str(via),
-        ready=ready,
-        enrolled=enrolment is not None,
-        commands=commands_for(door, server, enrolment.unix_user if enrolment else None),
+        label=str(one.server),
+        owner=one.server.owner,
+        name=one.server.name,
+        login=one.server.login,
+        host_name=one.server.host_name(door.zone),
+        via=str(one.via),
+        state=one.state,
+        enrolled=bool(one.ssh),
+        commands=commands_for(door, one.server, enrolment.unix_user if enrolment else None),
     )
+
+
+def _with(watched: tuple[Server, Progress] | None, one: Seen, view: ServerView) -> ServerView:
+    if watched is None or watched[0] != one.server or watched[1].over:
+        return view
+    progress = watched[1]
+    return replace(view, watched=True, state=progress.state, progress=progress.message, percent=progress.percent)

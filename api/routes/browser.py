@@ -10,20 +10,24 @@ from api import desk, views
 from api.client_files import known_hosts
 from api.commands import certificate_file_name, in_words, key_file_name
 from api.desk import Issued, Wish
-from api.errors import HubUnavailable, Refused, status_of
+from api.errors import Refused, status_of
 from api.front import Front, FrontDoor
+from api.home import gather
 from api.pages import Step, attachment, static_file
-from api.routes.forms import Page, asked_from, field, form_of, session_of
+from api.routes.forms import Page, asked_from, field, form_of, session_of, text_of_file
 from api.services import Injected, Services
-from api.session import LIFETIME, Session
+from api.session import Session
 from ca.audit import LoggedIn, LoginRefused
 from ca.certificate import blob_of
-from ca.claims import Claims
 from ca.errors import Malformed, Reason, Refusal
 from ca.keys import PublicKey, parse_key_blob
 from ca.trust import genuine
 
-NOTICES = {"revoked": "The certificate was revoked. Sessions that were opened with it are cut."}
+NOTICES = {
+    "revoked": "The certificate was revoked. Sessions that were opened with it are cut.",
+    "running": "The server runs.",
+    "stopping": "The server stops. Its SSH sessions end, and certificates for this run open it no more.",
+}
 
 _NOT_OURS = Refusal(Reason.BAD_KEY, "That is not a certificate of yours from here. Get a new one.")
 
@@ -37,8 +41,7 @@ async def home(request: Request, services: Injected, front: FrontDoor) -> Respon
     session = front.sessions.read(request.cookies)
     if session is None:
         return front.pages.page("welcome", None)
-    notice = NOTICES.get(request.query_params.get("done", ""))
-    return await _home(services, front, session, notice=notice)
+    return await _home(request, services, front, session)
 
 
 @router.get("/static/{name}")
@@ -88,13 +91,14 @@ async def logout(request: Request, services: Injected, front: FrontDoor) -> Resp
 async def certificate_form(request: Request, services: Injected, front: FrontDoor) -> Response:
     """A certificate for the pasted key: shown with what to do with it, or as a file."""
     session = session_of(request, front)
-    form = await form_of(request, services, front, session)
+    form = await form_of(request, services, front, session, max_files=1)
     chosen = field(form, "other") or field(form, "server")
-    wish = Wish(public_key=field(form, "public_key"), server=chosen or None)
+    key = field(form, "public_key").strip() or await text_of_file(form, "key_file")
+    wish = Wish(public_key=key, server=chosen or None)
     issued = await desk.for_session(services, session, wish, asked_from(request, services))
     if isinstance(issued, Refusal):
         again = {"public_key": _shown_again(wish.public_key), "chosen": chosen}
-        return await _home(services, front, session, problem=issued, **again)
+        return await _home(request, services, front, session, problem=issued, **again)
     if field(form, "then") == "download":
         return attachment(f"{issued.signed.line}\n", certificate_file_name(issued.key))
     return _certificate(services, front, session, issued)
@@ -123,43 +127,27 @@ async def revoke_form(serial: str, request: Request, services: Injected, front: 
 
 
 async def _home(
+    request: Request,
     services: Services,
     front: Front,
     session: Session,
     *,
-    notice: str | None = None,
     problem: Refusal | None = None,
     public_key: str = "",
     chosen: str = "",
 ) -> Response:
-    claims: Claims | None = None
-    unknown: str | None = None
-    try:
-        asked = await desk.session_claims(services, session)
-    except HubUnavailable as error:
-        unknown = f"{error} It is not known which of your servers run. Reload this page in a minute."
-    else:
-        if isinstance(asked, Refusal):
-            return front.pages.problem("Please log in again", asked.sentence, 403, session)
-        claims = asked
-    enrolled = {one.instance: one for one in services.store.snapshot.enrolments}
-    running = [one for one in claims.running if one.via != "admin"] if claims else []
-    servers = views.running_views(running, enrolled, front.door)
-    now = services.now()
+    gathered = await gather(services, front.door, session, request.query_params.get("watch", ""))
+    if isinstance(gathered, Refusal):
+        return front.pages.problem("Please log in again", gathered.sentence, 403, session)
     return front.pages.page(
         "home",
         session,
         status_of(problem) if problem else 200,
-        notice=notice,
+        home=gathered,
+        notice=NOTICES.get(request.query_params.get("done", "")),
         problem=problem.sentence if problem else None,
-        unknown=unknown,
-        servers=servers,
-        choices=[one for one in servers if one.ready],
         chosen=chosen,
         public_key=public_key,
-        certificates=views.certificate_views(await desk.own_certificates(services, session.user), now),
-        as_admin=services.rules.admin_ssh and claims is not None and claims.admin,
-        login_left=in_words(session.ends_at - now) if session.ends_at - now < LIFETIME / 2 else None,
     )
 
 

@@ -54,10 +54,12 @@ def session_of(request: Request, front: Front) -> Session:
     return session
 
 
-async def form_of(request: Request, services: Services, front: Front, session: Session) -> FormData:
+async def form_of(
+    request: Request, services: Services, front: Front, session: Session, *, max_files: int = 0
+) -> FormData:
     """The fields of a form that this session's own page sent. Raises `Refused`, which is audited."""
     try:
-        form = await request.form(max_files=0, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        form = await request.form(max_files=max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
     except HTTPException:
         raise Refused(_NOT_A_FORM) from None
     refusal = front.sessions.judge_form(session, field(form, "form_token"), request.headers)
@@ -73,6 +75,14 @@ def field(form: FormData, name: str) -> str:
     """What a form has in a field; "" where there is nothing, or a file."""
     value = form.get(name)
     return value if isinstance(value, str) else ""
+
+
+async def text_of_file(form: FormData, name: str) -> str:
+    """The text of a small file in a form; "" where there is none. What is no text becomes nobody's key."""
+    value = form.get(name)
+    if isinstance(value, str) or value is None:
+        return ""
+    return (await value.read(MAX_FIELD_BYTES)).decode("utf-8", "replace").strip()
 
 
 def _problem(request: Request, status: int, sentence: str) -> Response:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from api.routes import browser, certificates, revocations, servers
+from api.routes import browser, certificates, own, revocations, servers
 
 ROUTERS: Sequence[APIRouter] = (
     browser.router,
+    own.router,
     certificates.router,
     revocations.router,
     servers.router,

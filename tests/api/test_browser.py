@@ -133,7 +133,7 @@ async def test_without_a_running_server_there_is_a_sentence_and_no_certificate(
     hub: Hub, service: Service, person: Person
 ) -> None:
     page = await person.log_in("alice")
-    assert "None of your servers is running" in page.text
+    assert "Start it in JupyterHub" in page.text
     answer = await person.submit(page, "/certificates/form", public_key=public_line(), then="show")
     assert answer.status_code == 409
     assert "Start one in JupyterHub" in answer.text
@@ -164,7 +164,7 @@ async def test_a_server_shared_for_the_web_only_gives_no_certificate(hub: Hub, p
     await hub.start_server("alice", "gpu")
     await hub.share("alice", "gpu", "bob", ["access:servers"])
     page = await person.log_in("bob")
-    assert "alice" not in page.text
+    assert "alice/gpu" not in page.text
     answer = await person.submit(page, "/certificates/form", public_key=public_line(), server="alice+gpu", then="show")
     assert answer.status_code == 409
 

@@ -1,0 +1,89 @@
+"""What stands on the first page of somebody who is logged in, gathered once for each view.
+
+JupyterHub may be away: then the page says so, and shows what does not depend on it.
+"""
+
+from dataclasses import dataclass
+
+from api import desk, progress, servers, views
+from api.client_files import ssh_config
+from api.commands import Door, in_words
+from api.errors import HubUnavailable
+from api.progress import Progress
+from api.servers import Person, Seen, State
+from api.services import Services
+from api.session import LIFETIME, Session
+from api.views import CertificateView, ServerView
+from ca.errors import Refusal
+from ca.names import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The first page's values. `unknown` says why it is not known what runs. `failed` is why a watched start failed;
+    `refresh`: a browser without scripts loads the page again in a moment, to follow a start."""
+
+    servers: tuple[ServerView, ...]
+    certificates: tuple[CertificateView, ...]
+    may_start: bool
+    as_admin: bool
+    ssh_config: str
+    login_left: str | None
+    unknown: str | None = None
+    failed: str | None = None
+    refresh: bool = False
+
+    @property
+    def choices(self) -> tuple[ServerView, ...]:
+        """The servers that a certificate may be had for."""
+        return tuple(one for one in self.servers if one.ready)
+
+
+async def gather(services: Services, door: Door, session: Session, watch: str = "") -> Home | Refusal:
+    """The page of this session, watching the start of the server that `watch` names, if it is one of theirs.
+
+    Raises `StoreUnavailable`.
+    """
+    who = Person(session.user, session.made)
+    found: tuple[Seen, ...] = ()
+    watched: tuple[Server, Progress] | None = None
+    unknown, as_admin = None, False
+    try:
+        listed = await servers.listing(services, who)
+        if isinstance(listed, Refusal):
+            return listed
+        found = listed
+        watched = await _watched(services, who, found, watch)
+        as_admin = services.rules.admin_ssh and await desk.still_admin(services, session)
+    except HubUnavailable as error:
+        unknown = f"{error} It is not known which of your servers run. Reload this page in a minute."
+    now, settings = services.now(), services.settings
+    shown = views.server_views(found, {one.instance: one for one in services.store.snapshot.enrolments}, door, watched)
+    names = [one.host_name for one in shown]
+    return Home(
+        servers=shown,
+        certificates=views.certificate_views(await desk.own_certificates(services, session.user), now),
+        may_start=settings.servers.start,
+        as_admin=as_admin,
+        ssh_config=ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, names),
+        login_left=in_words(session.ends_at - now) if session.ends_at - now < LIFETIME / 2 else None,
+        unknown=unknown,
+        failed=watched[1].message if watched is not None and watched[1].failed else None,
+        refresh=watched is not None and not watched[1].over,
+    )
+
+
+async def _watched(
+    services: Services, who: Person, found: tuple[Seen, ...], watch: str
+) -> tuple[Server, Progress] | None:
+    if not watch:
+        return None
+    one = servers.choose(watch, who.user, found)
+    if isinstance(one, Refusal) or (one.state is State.RUNNING and not _young(services, one)):
+        return None
+    return one.server, await progress.glance(services, who, one.server)
+
+
+def _young(services: Services, one: Seen) -> bool:
+    """Whether this run began so lately that its pod may still be on its way."""
+    return one.instance is not None and services.now() - one.instance.id / 1e6 < progress.YOUNG_SECONDS

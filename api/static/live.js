@@ -1,0 +1,25 @@
+// Follows servers that start or stop, as they do. Without this the page is loaded again instead.
+"use strict";
+
+for (const going of document.querySelectorAll("[data-progress]")) {
+  const bar = going.querySelector("progress");
+  const words = going.querySelector("[role=status]");
+  const news = new EventSource(going.dataset.progress);
+  news.addEventListener("message", (event) => {
+    const now = JSON.parse(event.data);
+    words.textContent = now.message;
+    if (now.percent === null) bar.removeAttribute("value");
+    else bar.value = now.percent;
+    if (!now.over) return;
+    news.close();
+    if (now.failed) {
+      bar.hidden = true;
+      going.classList.add("failed");
+      const state = going.parentElement.querySelector(".state");
+      state.className = "state off";
+      state.textContent = "did not start";
+    } else {
+      window.location.assign(now.state === "running" ? going.dataset.then : going.dataset.then.split("?")[0]);
+    }
+  });
+}
