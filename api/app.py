@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from api.edge import Edge, problem
 from api.errors import Refused, TokenRefused, Unavailable, status_of
 from api.front import Front
-from api.routes import held, internal, operate, pods
+from api.routes import held, internal, operate, pods, reports
 from api.services import Services
 from ca.errors import Malformed, Reason, Refusal
 
@@ -68,9 +68,17 @@ def create_app(services: Services, front: Front | None = None, routers: Iterable
 
 def create_internal_app(services: Services, secret: bytes) -> ASGIApp:
     """The app behind the second port; everything but `/metrics` and `/healthz` asks for `secret`."""
-    app = _app(services, "jupyterhub-bastion, internal", (internal.router, internal.metrics_router, held.router))
+    routers = (internal.router, internal.metrics_router, held.router, reports.router)
+    app = _app(services, "jupyterhub-bastion, internal", routers)
     app.state.secret = secret
-    return Edge(app, port="internal", max_body=1 << 18, https=False, metrics=services.metrics)
+    return Edge(
+        app,
+        port="internal",
+        max_body=1 << 18,
+        https=False,
+        metrics=services.metrics,
+        longer=reports.LONG_BODIES,
+    )
 
 
 def refusal_answer(refusal: Refusal) -> JSONResponse:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TextIO
 
+from api.activity import Activity
 from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
@@ -17,6 +18,7 @@ from api.roster import Roster
 from api.secret import open_secret
 from api.services import Clock, Services
 from api.settings import Settings
+from api.sightings import Sightings
 from api.store import Store
 from api.watchers import Watchers
 from ca.audit import AuditLog, Unenrolled
@@ -91,6 +93,8 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             roster=roster,
             krl=KrlDesk(store, signer, clock),
             pace=Pace(settings.limits.by_kind, clock, metrics.slowed),
+            sightings=Sightings(store),
+            activity=Activity(hub, roster, on=settings.hub.activity),
             audit_log=audit_log,
             metrics=metrics,
             clock=clock,

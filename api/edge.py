@@ -5,7 +5,7 @@ Plain ASGI, so that an answer is never held back, and a body that is too long is
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -39,12 +39,25 @@ def problem(status: int, code: str, sentence: str, headers: dict[str, str] | Non
 
 
 class Edge:
-    """Wraps an app. `port` is its name in logs and metrics: "public" or "internal"."""
+    """Wraps an app. `port` is its name in logs and metrics: "public" or "internal".
 
-    def __init__(self, app: ASGIApp, *, port: str, max_body: int, https: bool, metrics: Metrics) -> None:
+    `max_body` bounds a body in bytes; `longer` are the paths that may have more.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        port: str,
+        max_body: int,
+        https: bool,
+        metrics: Metrics,
+        longer: Mapping[str, int] | None = None,
+    ) -> None:
         self._app = app
         self._port = port
         self._max_body = max_body
+        self._longer = longer or {}
         self._headers = dict(_HEADERS)
         if https:
             self._headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -88,8 +101,9 @@ class Edge:
     async def _read(self, scope: Scope, receive: Receive) -> bytes | Response | None:
         """The whole body, an answer that refuses it, or None when the client went away."""
         length = Headers(scope=scope).get("content-length", "0")
-        too_long = problem(413, "too_large", f"A request here has at most {self._max_body} bytes.")
-        if length.isdecimal() and int(length) > self._max_body:
+        most = self._longer.get(scope["path"], self._max_body)
+        too_long = problem(413, "too_large", f"A request here has at most {most} bytes.")
+        if length.isdecimal() and int(length) > most:
             return too_long
         body = bytearray()
         try:
@@ -99,7 +113,7 @@ class Edge:
                     if message["type"] != "http.request":
                         return None
                     body += message.get("body", b"")
-                    if len(body) > self._max_body:
+                    if len(body) > most:
                         return too_long
                     if not message.get("more_body", False):
                         return bytes(body)

@@ -10,6 +10,7 @@ Tokens travel in the `Authorization` header only, and appear in no error, no rep
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -90,10 +91,7 @@ class HubClient:
 
         Empty where JupyterHub has no sharing or this service may not read it: then nothing is shared for SSH.
         """
-        try:
-            return await self._pages(f"users/{segment(name)}/shared", {})
-        except _NotGiven:
-            return ()
+        return await self.shares_of(name) or ()
 
     async def active_servers(self) -> tuple[Model, ...]:
         """The model of every user with an active server: one that runs, starts or stops at this moment."""
@@ -103,6 +101,34 @@ class HubClient:
             raise HubUnavailable(
                 "JupyterHub does not let this service list users: give it the scopes list:users and read:servers."
             ) from None
+
+    async def tell_activity(self, name: str, servers: Mapping[str, float]) -> None:
+        """These servers of the user called `name` were used, at seconds since the epoch (`POST …/activity`).
+
+        A user or a server that is gone is passed over in silence. Raises `HubUnavailable`.
+        """
+        moments = {
+            server: {"last_activity": datetime.fromtimestamp(at, UTC).isoformat()} for server, at in servers.items()
+        }
+        try:
+            answer = await self._client.post(
+                f"users/{segment(name)}/activity",
+                json={"servers": moments},
+                headers={"Authorization": f"token {self._token}"},
+            )
+        except (httpx.HTTPError, httpx.InvalidURL):
+            raise HubUnavailable("JupyterHub cannot be reached.") from None
+        if answer.status_code == 403:
+            raise HubUnavailable("JupyterHub takes no activity from this service: give it the scope users:activity.")
+        if answer.status_code not in (200, 204, 400, 404):
+            raise HubUnavailable(f"JupyterHub cannot answer at the moment (HTTP {answer.status_code}).")
+
+    async def shares_of(self, name: str) -> tuple[Model, ...] | None:
+        """As `shared_with`, but None where JupyterHub does not tell: then nothing is known of shares."""
+        try:
+            return await self._pages(f"users/{segment(name)}/shared", {})
+        except _NotGiven:
+            return None
 
     async def _pages(self, path: str, query: Mapping[str, str]) -> tuple[Model, ...]:
         items: list[Model] = []

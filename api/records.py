@@ -73,11 +73,15 @@ class Enrolment:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that the bastion needs to know, as the database had it at one moment."""
+    """Everything that the bastion needs to know, as the database had it at one moment.
+
+    `ended_sessions`: who ended the live sessions of these public names (`ca.sessions`) in the last minutes.
+    """
 
     meta: Meta
     revocations: Revocations
     enrolments: tuple[Enrolment, ...]
+    ended_sessions: Mapping[str, str] = field(default_factory=dict)
 
 
 def instances_in(principals: Iterable[str]) -> tuple[Instance, ...]:

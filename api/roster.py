@@ -269,6 +269,7 @@ class Roster:
             },
             "revocations": _revocations(self._store.snapshot.revocations),
             "enrolled": [_enrolled(one) for one in self.listed],
+            "ended_sessions": dict(self._store.snapshot.ended_sessions),
         }
 
 

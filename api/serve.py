@@ -74,6 +74,7 @@ async def _run(services: Services, servers: tuple[_Server, ...], sockets: tuple[
         background = (
             tasks.create_task(services.roster.run()),
             tasks.create_task(services.keys.run(services.roster.publish)),
+            tasks.create_task(services.activity.run()),
         )
         async with asyncio.TaskGroup() as serving:
             for server, listening in zip(servers, sockets, strict=True):

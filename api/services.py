@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from api.activity import Activity
 from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
@@ -17,6 +18,7 @@ from api.metrics import Metrics
 from api.pace import Pace
 from api.roster import Roster
 from api.settings import Settings
+from api.sightings import Sightings
 from api.store import Store
 from api.watchers import Watchers
 from ca.audit import AuditLog, Event
@@ -41,6 +43,8 @@ class Services:
     roster: Roster
     krl: KrlDesk
     pace: Pace
+    sightings: Sightings
+    activity: Activity
     audit_log: AuditLog
     metrics: Metrics
     clock: Clock

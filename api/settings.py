@@ -105,6 +105,13 @@ class HubSettings(_Group):
     poll_interval: Annotated[float, Field(ge=0.05, le=60)] = 1.0
     """Seconds between two questions which servers run."""
 
+    shares_interval: Annotated[float, Field(ge=0.05, le=300)] = 5.0
+    """Seconds between two questions whether servers that certificates name are still shared with their holders."""
+
+    activity: bool = True
+    """Whether JupyterHub is told which servers are used over SSH, so that its idle culler lets them be. It needs the
+    scope `users:activity`."""
+
     @model_validator(mode="after")
     def _read_token(self) -> Self:
         if self.token is not None and self.token_file is not None:

@@ -1,6 +1,6 @@
 """What `api.store` says in SQL where it is more than a line: enrolments, and what the snapshot holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,6 +14,11 @@ from ca.revocation import Revocations
 
 REVOCATION_HORIZON_MS = 8 * 86400 * 1000
 """Longer than any certificate lives (seven days at most): older revocations refuse nothing that is left."""
+
+ENDED_MS = 10 * 60 * 1000
+"""How long bastions are told that somebody ended a session: one that has not heard it by then lets nobody in."""
+
+MAX_ENDED = 5000
 
 
 async def enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
@@ -86,3 +91,10 @@ async def enrolments(connection: AsyncConnection) -> tuple[Enrolment, ...]:
     table = tables.enrolments
     query = select(table).where(table.c.ended_at.is_(None)).order_by(table.c.owner, table.c.server_name)
     return tuple(enrolment_of(row) for row in (await connection.execute(query)).mappings())
+
+
+async def ended_sessions(connection: AsyncConnection, now_ms: int) -> Mapping[str, str]:
+    table = tables.ended_sessions
+    query = select(table.c.session, table.c.by).where(table.c.ended_at > now_ms - ENDED_MS)
+    rows = await connection.execute(query.order_by(table.c.ended_at.desc()).limit(MAX_ENDED))
+    return {row.session: row.by for row in rows}

@@ -242,6 +242,7 @@ class Store:
                 meta=meta,
                 revocations=await statements.revocations(connection, meta, now_ms),
                 enrolments=await statements.enrolments(connection),
+                ended_sessions=await statements.ended_sessions(connection, now_ms),
             )
         self._mark = max(self._mark, meta.high_water)
         self._snapshot = snapshot

@@ -31,7 +31,9 @@ class About:
     """What is known of a session when it begins. `since` is in seconds since the epoch.
 
     `user` is the JupyterHub user of a certificate, None for a raw key; `serial` likewise. `instance` is the
-    run it is connected to; None for a jump connection, whose tunnels are sessions of their own.
+    run it is connected to; None for a jump connection, whose tunnels are sessions of their own. `how` is with what
+    somebody came in. `name` is unique: a connection's stands in its audit lines, and a tunnel has it in front of a
+    dot and a number.
     """
 
     identity: str
@@ -42,6 +44,8 @@ class About:
     mode: str
     peer: str
     since: float
+    how: str = ""
+    name: str = ""
 
 
 class Session(Protocol):
@@ -123,11 +127,16 @@ class Registry(Generic[S]):
         *,
         close_seconds: float = CLOSE_SECONDS,
         hit: Callable[[str], None] = lambda _: None,
+        came: Callable[[], None] = lambda: None,
+        went: Callable[[Line], None] = lambda _: None,
     ) -> None:
         """`hit` is told the name of each limit that refuses somebody: `connections_per_user`, or `tunnels`, since the
-        listener bounds connections and only tunnels fill the rest of the total."""
+        listener bounds connections and only tunnels fill the rest of the total. `came` is called after each session
+        that is listed, `went` with the last line of each that no longer is; they must neither wait nor raise."""
         self._limits = limits
         self._hit = hit
+        self._came = came
+        self._went = went
         self._close_seconds = close_seconds
         self._live: dict[int, Registration[S]] = {}
         self._by_server: dict[Server, set[int]] = {}
@@ -165,13 +174,12 @@ class Registry(Generic[S]):
             self._by_server.setdefault(about.instance.server, set()).add(registration.id)
         self._by_identity[about.identity] = self._by_identity.get(about.identity, 0) + 1
         self._empty.clear()
+        self._came()
         return registration
 
     def sessions(self) -> tuple[Line, ...]:
         """What lives now, oldest first."""
-        return tuple(
-            Line(one.id, one.session.about, *one.session.transferred, one.ending) for one in self._live.values()
-        )
+        return tuple(_line(one) for one in self._live.values())
 
     def cut(self, which: Server | Instance, why: str) -> int:
         """End every session of a server, or of one run of it. Returns how many were told to end."""
@@ -263,3 +271,8 @@ class Registry(Generic[S]):
             del self._by_identity[about.identity]
         if not self._live:
             self._empty.set()
+        self._went(_line(one))
+
+
+def _line(one: Registration[S]) -> Line:
+    return Line(one.id, one.session.about, *one.session.transferred, one.ending)

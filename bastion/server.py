@@ -73,6 +73,7 @@ class Door:
         self._refused = False
         self._refused_interactive = False
         self._refused_actions = 0
+        self._tunnels = 0
         self._why = "client"
         self._over = asyncio.Event()
 
@@ -149,7 +150,7 @@ class Door:
             self._link.close("The login could not be completed.")
             return
         admission = self._proven[2]
-        self._about = self._describe(admission, admission.target, admission.mode)
+        self._about = self._describe(admission, admission.target, admission.mode, self.id)
         registered = self._house.registry.register(self, lambda: self._house.authenticator.still_valid(admission))
         if isinstance(registered, Refusal):
             self._refuse_entry(login, blob, registered.reason)
@@ -340,8 +341,9 @@ class Door:
         if not pod.ready:
             return not_ready(server)
         stands_on = only(admission, pod.instance)
+        self._tunnels += 1
         passage = Passage(
-            self._describe(admission, pod.instance, Mode.JUMP),
+            self._describe(admission, pod.instance, Mode.JUMP, f"{self.id}.{self._tunnels}"),
             lambda: self._house.authenticator.still_valid(stands_on) or self._left(pod),
         )
         return Tunnel(
@@ -423,7 +425,7 @@ class Door:
             )
         return refusal
 
-    def _describe(self, admission: Admission, instance: Instance | None, mode: Mode) -> About:
+    def _describe(self, admission: Admission, instance: Instance | None, mode: Mode, name: str) -> About:
         return About(
             identity=admission.identity,
             user=admission.identity if admission.certified else None,
@@ -433,6 +435,8 @@ class Door:
             mode=str(mode),
             peer=self._peer,
             since=self._house.wall(),
+            how=str(admission.how),
+            name=name,
         )
 
 

@@ -34,6 +34,7 @@ from bastion.registry import Registry
 from bastion.relay.limits import default_algorithms, has_fast_aes
 from bastion.relay.wire import Entrance
 from bastion.relay.wire import HostKey as ShownKey
+from bastion.reports import Reports
 from bastion.server import Door, House
 from bastion.settings import Settings
 from bastion.surroundings import audit_stream, cpuinfo, private_directory
@@ -97,7 +98,10 @@ class Bastion:
             clock=clock,
         )
         self.hops = HopCertificates(self.authority)
-        self.registry: Registry[Inside] = Registry(session_limits(settings), hit=self.tally.reached)
+        self.reports = Reports(self.authority, time.time)
+        self.registry: Registry[Inside] = Registry(
+            session_limits(settings), hit=self.tally.reached, came=self.reports.came, went=self.reports.went
+        )
         self.commands = Commands(self.registry, self.keys, prefix)
         self.reach = Reach(
             hops=self.hops,
@@ -228,6 +232,7 @@ class Bastion:
                 tasks.create_task(self._follow_directory(), name="directory"),
                 tasks.create_task(self.metrics.watch_loop(), name="event loop"),
                 tasks.create_task(self.browser.run(), name="browser logins"),
+                tasks.create_task(self.reports.run(self.registry, self._settings.activity_interval), name="reports"),
                 tasks.create_task(
                     self.host_key.keep_certified(
                         self.authority, time.time, lambda: self.entrance.present(self._shown_keys())
@@ -240,6 +245,7 @@ class Bastion:
             await self._accept(stop, doors, retire or asyncio.Event(), listening)
             for task in running:
                 task.cancel()
+            await self.reports.farewell()
 
     async def _accept(
         self,
@@ -298,6 +304,7 @@ class Bastion:
             self.informed.set()
             if changed:
                 self.registry.revise(lambda session: session.still_valid())
+            self.reports.heed(state.ended, self.registry)
             try:
                 await self.store.keep(state.word)
             except OSError as error:

@@ -263,6 +263,10 @@ class Settings(BaseSettings):
     restart_grace: Annotated[float, Field(ge=0)] = 43200.0
     """Seconds that sessions of old workers may go on after a graceful restart (SIGHUP, with several workers)."""
 
+    activity_interval: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    """Seconds between two reports to the api which servers are used, so that JupyterHub's idle culler lets them be.
+    0: none."""
+
     listen: ListenSettings = Field(default_factory=ListenSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     login: LoginSettings = Field(default_factory=LoginSettings)

@@ -278,6 +278,17 @@ class SessionClosed(Event):
     bytes_out: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEnded(Event):
+    """Somebody ended a live session by hand. `session` is its name in the bastion's audit lines."""
+
+    name: ClassVar[str] = "session_ended"
+    by: str
+    session: str
+    identity: str
+    server: str | None = None
+
+
 def line(event: Event, at: float) -> str:
     """The event as one line of JSON. `at` is seconds since the epoch. Absent values are left out."""
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from api.routes import browser, certificates, own, revocations, servers
+from api.routes import browser, certificates, own, revocations, servers, sessions
 
 ROUTERS: Sequence[APIRouter] = (
     browser.router,
@@ -12,4 +12,5 @@ ROUTERS: Sequence[APIRouter] = (
     certificates.router,
     revocations.router,
     servers.router,
+    sessions.router,
 )

@@ -6,7 +6,7 @@ alone, since without it nobody gets in anywhere.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bastion.authority.errors import AuthorityUnavailable
 from bastion.directory.enrolled import Enrolled, read_enrolled
@@ -54,7 +54,8 @@ class AuthorityState:
     `answered_at` is in seconds of the monotonic clock. `heard_seconds_ago` is how long before that the api had
     last heard JupyterHub; None: never. `dropped` counts enrolled pods that could not be read. `epoch` names the
     database that the api speaks from: another one begins without enrolments. `interactive`: people may log in with a
-    browser from an ssh connection; an api that does not say so does not know how.
+    browser from an ssh connection; an api that does not say so does not know how. `ended`: who ended live sessions
+    lately, by the public names of these (`ca.sessions`).
     """
 
     version: str
@@ -68,6 +69,7 @@ class AuthorityState:
     dropped: int = 0
     epoch: str = ""
     interactive: bool = False
+    ended: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def word(self) -> Word:
@@ -99,6 +101,7 @@ def read_state(raw: object, answered_at: float) -> AuthorityState:
         epoch=_epoch(body.get("epoch")),
         raw_keys=read_raw_keys(body.get("raw_keys")),
         interactive=body.get("interactive") is True,
+        ended=_ended(body.get("ended_sessions", {})),
     )
 
 
@@ -176,6 +179,11 @@ def _epoch(raw: object) -> str:
     if not isinstance(raw, str) or not raw.isalnum() or len(raw) > 64:
         raise AuthorityUnavailable("the api does not say which database it speaks from")
     return raw
+
+
+def _ended(raw: object) -> Mapping[str, str]:
+    """An api from before sessions could be ended says nothing of them."""
+    return {name: by for name, by in _mapping(raw, "ended_sessions").items() if isinstance(by, str)}
 
 
 def _mapping(raw: object, what: str) -> dict[str, object]:

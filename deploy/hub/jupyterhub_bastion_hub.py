@@ -50,6 +50,9 @@ SERVICE_SCOPES = ("list:users", "read:servers", "read:users", "read:users:shares
 """What the api asks JupyterHub with its own token: who runs which server since when, groups, shares, and when a user
 was made, since a name may be given to somebody else."""
 
+ACTIVITY_SCOPE = "users:activity"
+"""With it the api tells JupyterHub that a server is used, so that the idle culler lets it be."""
+
 LABEL = ("ssh-bastion-server/notebook", "true")
 """The label of pods with SSH; older bastions selected by it too, and so do NetworkPolicies."""
 
@@ -94,6 +97,7 @@ def configure(
     pod_environment: Mapping[str, str] | None = None,
     sharing: bool = False,
     start_servers: bool = False,
+    activity: bool = True,
 ) -> None:
     """Add the api as a service, its role, the users' scopes and the check box to the configuration `c`.
 
@@ -108,12 +112,18 @@ def configure(
     sharing          let users share their servers (`shares!user`); SSH is shared with the scope
                      `custom:<service>:connect`, which every user holds for the own servers
     start_servers    let the api start and stop servers for their owners (it also needs SSH_API_SERVERS_START=true)
+    activity         let the api tell JupyterHub which servers are used over SSH (`users:activity`), so that the idle
+                     culler lets them be
     Raises ValueError when the token is missing or short.
     """
     public_url = public_url.rstrip("/")
     token = _token(api_token, api_token_file)
     c.JupyterHub.services = [*_so_far(c.JupyterHub.services, []), service_entry(service, public_url, token)]
-    scopes_of_api = [*SERVICE_SCOPES, *(start_scopes() if start_servers else ())]
+    scopes_of_api = [
+        *SERVICE_SCOPES,
+        *([ACTIVITY_SCOPE] if activity else ()),
+        *(start_scopes() if start_servers else ()),
+    ]
     role = {"name": f"{service}-service", "services": [service], "scopes": scopes_of_api}
     c.JupyterHub.load_roles = [*_so_far(c.JupyterHub.load_roles, []), role]
     connect = f"custom:{service}:connect"

@@ -150,7 +150,7 @@ async def test_an_absent_hub_changes_nothing_but_the_age_of_the_news(own_hub: Hu
 async def test_a_poll_answers_at_once_when_the_version_is_another(lone: Ports) -> None:
     now = await state(lone, "something else", wait=60)
     assert now["zone"] == "hub"
-    expected = "version epoch raw_keys interactive heard_seconds_ago zone trust revocations enrolled"
+    expected = "version epoch raw_keys interactive heard_seconds_ago zone trust revocations enrolled ended_sessions"
     assert set(now) == set(expected.split())
 
 

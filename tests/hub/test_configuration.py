@@ -71,7 +71,7 @@ def test_an_empty_configuration_gets_the_service_and_the_least_that_it_needs(con
     assert service["oauth_client_id"] == "service-ssh"
     assert service["oauth_redirect_uri"] == "https://ssh.example.org/oauth_callback"
     (role,) = [role for role in result["roles"] if role.get("services") == ["ssh"]]
-    assert role["scopes"] == ["list:users", "read:servers", "read:users", "read:users:shares"]
+    assert role["scopes"] == ["list:users", "read:servers", "read:users", "read:users:shares", "users:activity"]
     assert granted(result) - {"self"} == USER_SCOPES
     assert result["custom_scopes"] == ["custom:ssh:connect"]
     assert result["spawner"][2] == "LocalProcessSpawner"
@@ -126,6 +126,11 @@ def test_starting_servers_is_granted_only_when_asked_for_and_as_narrowly_as_the_
 
     added = held(configured(start_servers=True)) - held(configured())
     assert added == ({"servers"} if hub_release == "5.5" else {"start:servers", "delete:servers"})
+
+
+def test_activity_is_a_scope_that_can_be_left_out(configured: Any) -> None:
+    (role,) = [role for role in configured(activity=False)["roles"] if role.get("services") == ["ssh"]]
+    assert role["scopes"] == ["list:users", "read:servers", "read:users", "read:users:shares"]
 
 
 def test_another_service_name_reaches_every_scope(configured: Any) -> None:
