@@ -8,6 +8,7 @@ Everything here raises `StoreUnavailable` while the database is away.
 
 from collections.abc import Iterable
 
+from api.pace import Kind
 from api.services import Services
 from api.sightings import LiveSession
 from ca.audit import SessionEnded
@@ -50,6 +51,8 @@ async def end(services: Services, name: str, by: str, *, anybodys: bool, peer: s
     if session is None or not (anybodys or concerns(session, by)):
         return _NOT_THERE
     if not ending(services, session):
+        if too_fast := services.pace.take(Kind.REVOCATIONS, by):
+            return too_fast.refusal
         await services.sightings.end(name, by, services.now_ms())
         await services.roster.publish()
         services.audit(

@@ -256,7 +256,7 @@ class LimitSettings(_Group):
     """Enrolments of the user's notebook servers, tries included."""
 
     revocations: Annotated[int, Field(ge=0, le=1_000_000)] = 100
-    """Revocations."""
+    """Revocations, and live sessions that are ended by hand."""
 
     @property
     def by_kind(self) -> Mapping[Kind, int]:
