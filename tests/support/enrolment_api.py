@@ -7,6 +7,7 @@ this form is shown by the end-to-end tests, not here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import threading
@@ -46,7 +47,7 @@ class Canned:
 
 
 class EnrolmentApi:
-    """The api's three enrolment routes on a loopback port that stays the same over stop and start."""
+    """The api's routes for pods on a loopback port that stays the same over stop and start."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,6 +57,10 @@ class EnrolmentApi:
         """Fields of the enrolment answer to replace."""
         self.lifetime = 3600
         self.epoch = "aa00"
+        self.krl: bytes | None = None
+        """What is revoked; None: an api of before such lists."""
+        self.krl_answer: Canned | None = None
+        """To give instead of it."""
         self._changed = threading.Condition()
         self._serial = 0
         self._server: ThreadingHTTPServer | None = None
@@ -102,7 +107,12 @@ class EnrolmentApi:
 
     def _answer(self, asked: Asked) -> Canned:
         if (asked.method, asked.path) == ("GET", "/enrolments/epoch"):
-            return Canned(200, json.dumps({"epoch": self.epoch}).encode())
+            tag = {} if self.krl is None else {"krl": hashlib.sha256(self.krl).hexdigest()}
+            return Canned(200, json.dumps({"epoch": self.epoch, **tag}).encode())
+        if (asked.method, asked.path) == ("GET", "/krl"):
+            if self.krl is None or self.krl_answer is not None:
+                return self.krl_answer or Canned.refusal(404, "not_found")
+            return Canned(200, self.krl, {"ETag": f'W/"{hashlib.sha256(self.krl).hexdigest()}"'})
         if self.next_answers:
             return self.next_answers.pop(0)
         if (asked.method, asked.path) == ("DELETE", "/enrolments"):
@@ -134,6 +144,12 @@ class EnrolmentApi:
         public.write_text(host_key + "\n")
         sign(self.folder / "host_ca", public, HOST_NAME, "-h", "-z", str(self._serial))
         return (self.folder / "asked-cert.pub").read_text().strip()
+
+    def revoke(self, *certificates: Path) -> None:
+        """Let ssh-keygen write the list of these."""
+        path = self.folder / "krl"
+        subprocess.run(["ssh-keygen", "-q", "-k", "-f", str(path), *map(str, certificates)], check=True)
+        self.krl = path.read_bytes()
 
     def _wait(self, condition: Callable[[], bool], otherwise: str, limit: float) -> None:
         with self._changed:

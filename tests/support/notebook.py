@@ -56,6 +56,7 @@ class Notebook:
         self._lines: list[str] = []
         self._said = threading.Condition()
         self._closed = False
+        self._certified = 0
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "known_hosts").write_text(api.known_hosts)
 
@@ -149,7 +150,8 @@ class Notebook:
     def certificate(self, name: str = "user", principals: str = PRINCIPAL, ca: str = "user_ca") -> Path:
         """A new key with a certificate; the path of the private key."""
         key = make_key(self.folder / name)
-        sign(self.api.folder / ca, key.with_suffix(".pub"), principals, "-V", "-5m:+1h")
+        self._certified += 1
+        sign(self.api.folder / ca, key.with_suffix(".pub"), principals, "-V", "-5m:+1h", "-z", str(self._certified))
         return key
 
     def raw_key(self, name: str = "raw", options: str = "") -> Path:

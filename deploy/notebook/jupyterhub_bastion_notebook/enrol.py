@@ -1,4 +1,4 @@
-"""Exists to be the one door to the api: enrol this server's host key, watch the epoch, withdraw at the end.
+"""Exists to be the one door to the api: enrol this server's host key, watch for news, withdraw at the end.
 
 Answers are values: what was asked for, or `Refused` with a sentence. An answer is believed only after every field of
 it was checked, since its text ends up in files that sshd obeys. Neither token is ever part of a repr or a sentence.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _LARGEST_ANSWER = 256 * 1024  # bytes
+_LARGEST_KRL = 16 * 1024 * 1024
 _HOST_CERTIFICATE = "ssh-ed25519-cert-v01@openssh.com"
 _CA_ALGORITHMS = frozenset(
     {
@@ -58,6 +59,24 @@ class Enrolment:
 
 
 @dataclass(frozen=True)
+class News:
+    """What may have changed since the last look."""
+
+    epoch: str
+    """Another one: the api lost its database."""
+    krl: str
+    """The tag of the list of revoked certificates; empty where the api has none at the moment."""
+
+
+@dataclass(frozen=True)
+class Krl:
+    """A list of revoked certificates in OpenSSH's format, not yet checked, and its tag."""
+
+    content: bytes = field(repr=False)
+    tag: str
+
+
+@dataclass(frozen=True)
 class Refused:
     """No, and why. `lasting`: asking again soon will not help."""
 
@@ -87,15 +106,24 @@ class Api:
         except _Unbelievable as problem:
             return Refused(f"The api's answer cannot be used: {problem}.", code="bad_answer")
 
-    def epoch(self) -> str | Refused:
-        """GET /enrolments/epoch: text that changes only when the api's database was lost."""
+    def news(self) -> News | Refused:
+        """GET /enrolments/epoch: cheap to ask."""
         answer = self._ask("GET", "/enrolments/epoch", None, None)
         if isinstance(answer, Refused):
             return answer
         epoch = answer.get("epoch")
         if not isinstance(epoch, str) or not 0 < len(epoch) <= 200:
             return Refused("The api's answer holds no epoch.", code="bad_answer")
-        return epoch
+        krl = answer.get("krl", "")
+        return News(epoch, krl if isinstance(krl, str) and len(krl) <= 200 else "")
+
+    def krl(self) -> Krl | Refused:
+        """GET /krl: what is revoked now."""
+        answer = self._send("GET", "/krl", None, None, _LARGEST_KRL)
+        if isinstance(answer, Refused):
+            return answer
+        body, tag = answer
+        return Krl(body, tag)
 
     def withdraw(self, withdraw_token: str) -> Refused | None:
         """DELETE /enrolments: this server's SSH is ending. None when it worked."""
@@ -105,8 +133,20 @@ class Api:
     def _ask(
         self, method: str, path: str, authorization: str | None, body: Mapping[str, Any] | None
     ) -> dict[str, Any] | Refused:
+        answer = self._send(method, path, authorization, body, _LARGEST_ANSWER)
+        if isinstance(answer, Refused):
+            return answer
+        try:
+            return _object(answer[0])
+        except _Unbelievable as problem:
+            return Refused(f"The api's answer cannot be used: {problem}.", code="bad_answer")
+
+    def _send(
+        self, method: str, path: str, authorization: str | None, body: Mapping[str, Any] | None, largest: int
+    ) -> tuple[bytes, str] | Refused:
+        """The body of the answer, and its ETag without what stands around it."""
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - scheme checked in settings
-        request.add_header("Accept", "application/json")
+        request.add_header("Accept", "application/json, application/octet-stream")
         if authorization is not None:
             request.add_header("Authorization", authorization)
         if body is not None:
@@ -114,7 +154,8 @@ class Api:
             request.add_header("Content-Type", "application/json")
         try:
             with _opener().open(request, timeout=self.timeout) as response:
-                return _object(_read(response, self.timeout))
+                tag = re.fullmatch(r'(?:W/)?"([!#-~]{1,200})"', response.headers.get("ETag", ""))
+                return _read(response, self.timeout, largest), tag[1] if tag else ""
         except urllib.error.HTTPError as problem:
             with problem:
                 return _refusal(problem, self.timeout)
@@ -138,12 +179,12 @@ def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _NoRedirects())
 
 
-def _read(response: Any, timeout: float) -> bytes:
+def _read(response: Any, timeout: float, largest: int = _LARGEST_ANSWER) -> bytes:
     deadline = time.monotonic() + timeout
     body = b""
     while chunk := response.read1(64 * 1024):
         body += chunk
-        if len(body) > _LARGEST_ANSWER:
+        if len(body) > largest:
             raise _Unbelievable("it is too large")
         if time.monotonic() > deadline:
             raise TimeoutError("the answer came too slowly")

@@ -34,7 +34,7 @@ environment (a flag of the same meaning wins):
   SSH_BASTION_KEY_PORT         port of GET /publickey; 0 picks a free one (default 8080)
   SSH_BASTION_LISTEN           address to listen on (default 0.0.0.0)
   SSH_BASTION_AUTHORIZED_KEYS  keys that may log in without a certificate (default ~/.ssh/authorized_keys)
-  SSH_BASTION_POLL             seconds between looks at whether the api lost its database (default 15)
+  SSH_BASTION_POLL             seconds between looks at what was revoked and at the api's database (default 15)
   JUPYTERHUB_API_TOKEN         set by JupyterHub; there is no flag for it
 
 sshd (package openssh-server) must be installed in the image. No root is needed.
@@ -62,7 +62,7 @@ class Settings:
     home: Path = Path()
     """Where sessions start: the notebook server's HOME, which need not be the account's."""
     poll: float = 15.0
-    """Seconds between two looks at the api's epoch."""
+    """Seconds between two looks at the api's news."""
     storage_key: str = ""
     """Names the runtime folder: the same for a restarted container of the same server."""
     storage_dies_with_pod: bool = False

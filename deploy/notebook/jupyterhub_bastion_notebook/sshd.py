@@ -88,6 +88,8 @@ class Plan:
     host_certificate: Path
     trusted_user_ca: Path
     principals: Path
+    revoked_keys: Path
+    """There must always be such a file: without it sshd lets nobody in."""
     authorized_keys: Path
     account: Account
     environment: bytes
@@ -160,6 +162,7 @@ def configuration(plan: Plan, sshd: Sshd) -> bytes:
         f"HostCertificate {_path(plan.host_certificate)}",
         f"TrustedUserCAKeys {_path(plan.trusted_user_ca)}",
         f"AuthorizedPrincipalsFile {_pattern(plan.principals)}",
+        f"RevokedKeys {_path(plan.revoked_keys)}",
         f"AuthorizedKeysFile {_pattern(plan.authorized_keys)}",
         f"AllowUsers {_user_pattern(plan.account.name)}",
         f"PermitRootLogin {'prohibit-password' if plan.account.uid == 0 else 'no'}",

@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import children, environment, ports, session, sshd, storage
-from .enrol import Api, Enrolment, Refused
+from . import children, environment, ports, revoked, session, sshd, storage
+from .enrol import Api, Enrolment, News, Refused
 from .keys_http import KeyServer
 from .log import say
 from .settings import Settings
@@ -31,6 +31,7 @@ _FIRST_PAUSE = 0.5  # seconds; doubles up to the longest
 _LONGEST_PAUSE = 30.0
 _LASTING_PAUSE = 300.0
 _REFRESH = 3600.0  # CA keys rotate: ask at least hourly
+_FIRST_LIST = 3.0  # seconds that SSH waits for the list of revoked certificates; later looks bring it too
 _GRACE = 1.5  # seconds that sessions get to end politely
 _HEAD_START = 0.7  # seconds that the api, and then the bastion, get before sessions are killed
 _WITHDRAWAL = 3.0  # seconds for the last word to the api
@@ -113,6 +114,7 @@ class Supervisor:
         key = self._storage.path / "host_key"
         self._host_key = sshd.make_host_key(key)
         self._sshd = sshd.find(key)
+        self._revoked = revoked.RevokedKeys(self._storage, key)
         if sshd.is_locked(self._account):
             name = self._account.name
             say(f"sshd will let nobody in: the account {name} is locked. In the image, run: usermod -p '*' {name}")
@@ -152,6 +154,7 @@ class Supervisor:
                 self._api.enrol, self._host_key, self._ssh_port, self._key_port, self._account.name
             )
             if isinstance(answer, Enrolment):
+                self._revoked.take(await asyncio.to_thread(replace(self._api, timeout=_FIRST_LIST).krl))
                 await self._until_due(self._install(answer))
                 pause, said = _FIRST_PAUSE, ""
                 continue
@@ -168,10 +171,12 @@ class Supervisor:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._again.wait(), min(left, self._settings.poll))
                 return
-            epoch = await asyncio.to_thread(self._api.epoch)
-            if isinstance(epoch, str) and epoch != enrolment.epoch:
+            news = await asyncio.to_thread(self._api.news)
+            if isinstance(news, News) and news.epoch != enrolment.epoch:
                 say("The bastion's api has lost its records: enrolling again.")
                 return
+            if isinstance(news, News) and news.krl not in ("", self._revoked.tag):
+                self._revoked.take(await asyncio.to_thread(self._api.krl))
 
     def _install(self, new: Enrolment) -> Enrolment:
         """Put an enrolment into the files that sshd reads, and let sshd know."""
@@ -193,6 +198,7 @@ class Supervisor:
             host_certificate=certificate,
             trusted_user_ca=ca,
             principals=principals,
+            revoked_keys=self._revoked.path,
             authorized_keys=self._settings.authorized_keys,
             account=self._account,
             environment=self._variables,
