@@ -68,6 +68,7 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
     "own secrets": EXISTING,
     "several replicas, own secrets": {**HIGHLY_AVAILABLE, **EXISTING},
     "PrimeHub": PRIMEHUB,
+    "PrimeHub's images and ours": {**PRIMEHUB, "notebooks": {**PRIMEHUB["notebooks"], "moreSshPorts": [2222]}},
     "servers as the hub says": {"bastion": {"directory": "hub"}, "kubeApiHost": "192.0.2.10"},
     "several namespaces": {"notebooks": {"namespaces": ["hub", "staff"]}, "kubeApiHost": "192.0.2.10"},
     "a namespace for each user": {"notebooks": {"namespaces": ["jupyter-*"]}},

@@ -198,6 +198,16 @@ def test_a_primehub_site_keeps_its_ports() -> None:
     assert not allowed(policies, bastion, ENDS["a laptop"], 16443)
 
 
+def test_images_of_primehub_and_of_ours_are_reached_side_by_side() -> None:
+    values = merged(PRIMEHUB, {"notebooks": {"moreSshPorts": [2222, 22]}})
+    policies = [*of_kind(rendered(values), "NetworkPolicy"), *Z2JH]
+    for port in (22, 2222, 8080):
+        assert allowed(policies, ENDS["the bastion"], ENDS["a notebook with SSH"], port)
+        assert not allowed(policies, ENDS["another notebook with SSH"], ENDS["a notebook with SSH"], port)
+    assert not allowed(policies, ENDS["the bastion"], ENDS["a notebook with SSH"], 2223)
+    assert not allowed(policies, ENDS["the bastion"], ENDS["a laptop"], 2222)
+
+
 def test_without_z2jhs_policy_no_notebook_is_selected_and_none_is_cut_off() -> None:
     policies = of_kind(rendered({"networkPolicy": {"besideSingleuserPolicy": False}}), "NetworkPolicy")
     assert allowed(policies, ENDS["the proxy"], ENDS["a notebook with SSH"], 8888)

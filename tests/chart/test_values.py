@@ -174,6 +174,12 @@ def test_settings_of_ones_own_are_passed_on() -> None:
     assert environment(objects, "bastion")["BASTION_LOGIN_RAW_KEYS"] == "false"
 
 
+@pytest.mark.parametrize(("value", "text"), [(16777216, "16777216"), (0.25, "0.25"), (True, "true"), ("7", "7")])
+def test_a_setting_is_written_as_the_programs_read_it(value: Any, text: str) -> None:
+    objects = rendered({"bastion": {"settings": {"BASTION_LIMITS_BUFFERED": value}}})
+    assert environment(objects, "bastion")["BASTION_LIMITS_BUFFERED"] == text
+
+
 def test_a_digest_wins_over_a_tag() -> None:
     digest = "sha256:" + "0" * 64
     assert container(rendered({"image": {"digest": digest, "tag": "x"}}), "api")["image"].endswith(f"@{digest}")
@@ -187,6 +193,7 @@ WRONG: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "root": ({"podSecurity": {"user": 0}}, "podSecurity"),
     "a setting of another process": ({"api": {"settings": {"BASTION_WORKERS": 2}}}, "BASTION_WORKERS"),
     "a path of the hub's": ({"publicUrl": "https://hub.example.org/ssh"}, "publicUrl"),
+    "a port twice": ({"notebooks": {"moreSshPorts": [22, 22]}}, "moreSshPorts"),
     "no image": ({"image": {"repository": ""}}, "image.repository is empty: build"),
     "no address": ({"publicUrl": ""}, "publicUrl is empty: set it"),
     "no hub": ({"hub": {"url": ""}}, "hub.url is empty: set it"),

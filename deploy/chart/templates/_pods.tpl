@@ -54,7 +54,12 @@ priorityClassName: {{ . }}
 {{/* A map of settings as environment variables, in a steady order. */}}
 {{- define "bastion.environment" -}}
 {{- range $name := keys . | sortAlpha }}
+{{- $value := get $ $name }}
+{{- /* Helm reads every number as a float, and writes large ones like 1.6e+07. */}}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) }}
+{{- $value = printf "%.0f" $value }}
+{{- end }}
 - name: {{ $name }}
-  value: {{ get $ $name | toString | quote }}
+  value: {{ $value | toString | quote }}
 {{- end }}
 {{- end -}}

@@ -34,3 +34,11 @@
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* Where notebook servers are spoken to. */}}
+{{- define "bastion.notebookPorts" -}}
+{{- range prepend .Values.notebooks.moreSshPorts .Values.notebooks.sshPort | uniq }}
+- {protocol: TCP, port: {{ int . }}}
+{{- end }}
+- {protocol: TCP, port: {{ int .Values.notebooks.keyPort }}}
+{{- end -}}
