@@ -139,11 +139,16 @@ class ApiServer:
 
     def lines(self, path: str, token: str) -> list[Any]:
         """A watch: every event until the server ends it."""
+        return list(self.stream(path, token))
+
+    def stream(self, path: str, token: str) -> Iterator[Any]:
+        """The same, one by one as they come."""
         request = urllib.request.Request(
             f"https://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {token}"}
         )
         with self._opener().open(request, timeout=30) as response:
-            return [json.loads(line) for line in response]
+            for line in response:
+                yield json.loads(line)
 
     def create(self, one: Object, *, dry_run: bool = False) -> Answer:
         """Create an object; a field that the API does not know is an error."""

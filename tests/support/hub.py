@@ -22,13 +22,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import quote
 
 import anyio
 import httpx
 
-from tests.support.kube.cluster import FakeCluster
 from tests.support.processes import die_with_parent, end_marked
 
 HERE = Path(__file__).parent
@@ -37,6 +36,12 @@ Release = Literal["6", "5.5"]
 LIMIT = 180.0
 """Seconds: a real single-user server may take half a minute on a busy machine."""
 MARKER = "JUPYTERHUB_BASTION_TEST"
+
+
+class Cluster(Protocol):
+    """A Kubernetes cluster that KubeSpawner finds through a file."""
+
+    def kubeconfig(self) -> Path: ...
 
 
 class HubFailed(Exception):
@@ -80,7 +85,7 @@ class Hub:
     pod_environment: Mapping[str, str] = field(default_factory=dict)
     existing_form: bool = False
     """True: the administrator has a spawn form and hooks already."""
-    cluster: FakeCluster | None = None
+    cluster: Cluster | None = None
     """Where KubeSpawner makes pods; None: servers are processes of this machine."""
     start_servers: bool = True
     """Whether the api's token may start and stop servers."""
