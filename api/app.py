@@ -141,6 +141,7 @@ async def _on_http(_request: Request, error: Exception) -> Response:
         400: ("bad_request", "The request cannot be read."),
         404: ("not_found", "There is nothing at this address."),
         405: ("method_not_allowed", "This address does not take this method."),
+        415: ("unsupported_media_type", "Send a form or JSON, and say in Content-Type which."),
     }.get(status, ("error", "The request cannot be answered."))
     headers = error.headers if isinstance(error, HTTPException) else None
     return problem(status, code, sentence, dict(headers) if headers else None)

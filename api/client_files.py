@@ -1,15 +1,22 @@
-"""The text files that an SSH client needs, made from settings and public keys alone.
+"""The files that an SSH client needs: text made from settings and public keys alone, and the client itself.
 
 `known_hosts` is one line for the bastion and every server behind it. `ssh_config` makes `ssh alice.hub`,
 `ssh alice+gpu.hub`, `scp`, `git` and editors work by name, through the bastion and end to end.
 """
 
+import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from api.settings import BastionSettings
 from ca.keys import PublicKey
 
 STANDARD_PORT = 22
+
+CLIENT = Path(__file__).parent / "static" / "hubssh"
+"""A link to `deploy/client/hubssh.py`: one file in the repository, and a copy of it in a wheel."""
 
 
 def authority_lines(keys: Iterable[PublicKey]) -> str:
@@ -59,3 +66,21 @@ Host {hosts}
 
 def _known_host(host: str, port: int) -> str:
     return host if port == STANDARD_PORT else f"[{host}]:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it is served. `etag` changes with its content."""
+
+    content: bytes
+    etag: str
+
+
+@lru_cache(maxsize=1)
+def hubssh() -> File | None:
+    """The command line client, one file; None where this service was installed without it."""
+    try:
+        content = CLIENT.read_bytes()
+    except OSError:
+        return None
+    return File(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')

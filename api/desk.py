@@ -11,7 +11,7 @@ Everything here raises `HubUnavailable` and `StoreUnavailable` when those are aw
 import re
 from dataclasses import dataclass
 
-from api import issue
+from api import issue, renewals
 from api.errors import HubUnavailable, TokenRefused
 from api.hub import Model
 from api.pace import Kind
@@ -148,14 +148,20 @@ async def revoke(
 ) -> Refusal | None:
     """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
 
+    Those that were renewed from it go with it: somebody who stole the key may have been the one who renewed it.
     `anybodys`: an admin may revoke what belongs to others. `why` is for the audit log.
     """
     record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
     if record is None or record.kind != "user" or not (anybodys or record.user == by):
         return _NOT_THERE
+    why = why or ("by its owner" if record.user == by else "by an administrator")
     if record.serial not in services.store.snapshot.revocations.serials:
-        why = why or ("by its owner" if record.user == by else "by an administrator")
         await issue.revoke_serial(services, record.serial, by, why, peer)
+    # Asked when it is revoked, since until then it may be renewed.
+    for one in await renewals.renewed_from(services.store, record, services.now_ms()):
+        if one.serial in services.store.snapshot.revocations.serials:
+            continue
+        await issue.revoke_serial(services, one.serial, by, f"{why}, with the one it was renewed from", peer)
     return None
 
 

@@ -14,21 +14,21 @@ is, has the code typed whenever that is not where the browser is, and warns when
 Everything here raises `HubUnavailable` and `StoreUnavailable` when those are away; then nothing was decided.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from api import desk, issue, logins
+from api import desk, issue, logins, prospect, servers, starting
 from api.desk import Issued
 from api.guesses import Guesses
 from api.logins import Begun, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin
+from api.servers import Person
 from api.services import Services
 from api.session import Session
+from api.starting import Waiting
 from ca.audit import DeviceLoginApproved, DeviceLoginBegun, DeviceLoginDenied, DeviceLoginRefused
-from ca.claims import Claims, TokenKind, TokenOwner
 from ca.errors import Reason, Refusal
-from ca.names import Instance, parse_principal
-from ca.policy import CertificateRequest, decide
+from ca.names import Instance, Server, parse_principal
 
 _UNKNOWN = Refusal(Reason.INVALID_GRANT, "This login is not known here, or it was begun long ago. Log in again.")
 _SPENT = Refusal(Reason.INVALID_GRANT, "This login was used already. Log in again.")
@@ -44,14 +44,6 @@ _NOT_TYPED = Refusal(Reason.WRONG_CODE, "That is not the code of this login. Typ
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """Not yet. `percent` and `message` tell how far a server is that was asked for and starts."""
-
-    percent: int | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Collected:
     """A certificate that may be handed out, whose it is, and until when (seconds) it can be renewed."""
 
@@ -64,9 +56,9 @@ class Collected:
 class Described:
     """A login as its approval page shows it.
 
-    `opens` is what the certificate would open at this moment and `until` its end in seconds; where there would be
-    none, `problem` says why. `must_type`: the code has to be typed, since the two addresses differ or the key is
-    `anothers`.
+    `opens` is what the certificate would open at this moment and `until` its end in seconds. Where there would be
+    none, `starts` is the server that approving would start, or `problem` says why. `must_type`: the code has to be
+    typed, since the two addresses differ or the key is `anothers`.
     """
 
     login: Login
@@ -74,6 +66,7 @@ class Described:
     anothers: bool
     opens: tuple[Instance, ...] = ()
     until: int = 0
+    starts: Server | None = None
     problem: Refusal | None = None
 
 
@@ -104,7 +97,7 @@ async def describe(services: Services, guesses: Guesses, browser: Browser, code:
 
 
 async def approve(services: Services, guesses: Guesses, browser: Browser, code: str) -> Described | Refusal:
-    """Give the waiting client a certificate of this person. `problem` in the answer: there is none to be had."""
+    """Give the waiting client a certificate of this person. With a `problem` in the answer it was not given one."""
     login = await _find(services, guesses, browser, code)
     if isinstance(login, Refusal):
         return login
@@ -112,11 +105,17 @@ async def approve(services: Services, guesses: Guesses, browser: Browser, code: 
     user = browser.session.user
     if described.must_type and logins.read_code(browser.typed) != login.user_code:
         guesses.wrong(browser.session)
-        return refused(services, _NOT_TYPED, user, browser.peer, login.wanted)
+        return replace(described, problem=refused(services, _NOT_TYPED, user, browser.peer, login.wanted))
     if described.problem is not None:
         refused(services, described.problem, user, browser.peer, login.wanted)
         return described
+    if slowed := desk.slow_down(services, user, str(login.wanted.kind), browser.peer):
+        return slowed
     rests_on = _rests_on(browser.session)
+    if described.starts is not None:
+        started = await servers.start(services, Person(user, rests_on.made), described.starts.login, browser.peer)
+        if isinstance(started, Refusal):
+            return replace(described, problem=started)
     if not await logins.approve(services.store, login, user, rests_on, services.now_ms()):
         return refused(services, _DECIDED, user, browser.peer, login.wanted)
     wanted = login.wanted
@@ -217,27 +216,12 @@ async def _described(services: Services, browser: Browser, login: Login) -> Desc
     anothers = await logins.is_known_as_anothers(services.store, wanted.key.fingerprint, browser.session.user)
     elsewhere = wanted.address is None or wanted.address != browser.peer
     must_type = anothers or elsewhere
-    asked = await _asked(services, login, browser.session.user, _rests_on(browser.session), wanted.address)
-    if isinstance(asked, Refusal):
-        return Described(login, must_type, anothers, problem=asked)
-    grant = decide(*asked, services.rules, services.now(), random_bits=0)
-    if isinstance(grant, Refusal):
-        return Described(login, must_type, anothers, problem=grant)
-    return Described(login, must_type, anothers, opens=grant.instances, until=grant.valid_before)
-
-
-async def _asked(
-    services: Services, login: Login, user: str, rests_on: BrowserLogin, peer: str | None
-) -> tuple[CertificateRequest, Claims] | Refusal:
-    """What there is to decide: the login's wish in the hands of `user`, and what JupyterHub says now."""
-    owner = TokenOwner(user, TokenKind.BROWSER)
-    claims = await issue.claims_for(services, owner, until=rests_on.ends_at, made=rests_on.made)
-    if isinstance(claims, Refusal):
-        return claims
-    servers = desk.chosen_servers(login.wanted.server, claims)
-    if isinstance(servers, Refusal):
-        return servers
-    return CertificateRequest(login.wanted.key, servers, login.wanted.lifetime, peer), claims
+    user, rests_on = browser.session.user, _rests_on(browser.session)
+    decided = await prospect.decided(services, login, user, rests_on, wanted.address)
+    if isinstance(decided, Refusal):
+        starts = await starting.would_start(services, Person(user, rests_on.made), wanted, decided)
+        return Described(login, must_type, anothers, starts=starts, problem=None if starts else decided)
+    return Described(login, must_type, anothers, opens=decided.instances, until=decided.valid_before)
 
 
 def _standing(services: Services, login: Login) -> State | Refusal | None:
@@ -258,9 +242,18 @@ def _standing(services: Services, login: Login) -> State | Refusal | None:
 
 async def _issue(
     services: Services, login: Login, user: str, rests_on: BrowserLogin, peer: str | None
-) -> Collected | Refusal:
+) -> Collected | Waiting | Refusal:
     wanted, how = login.wanted, str(login.wanted.kind)
-    asked = await _asked(services, login, user, rests_on, peer)
+    if wanted.start:
+        decided = await prospect.decided(services, login, user, rests_on, peer)
+        waits = await starting.still_starts(services, Person(user, rests_on.made), login, decided)
+        if isinstance(waits, Waiting):
+            return waits
+        if isinstance(waits, Refusal):
+            await logins.spend(services.store, login)
+            issue.refused(services, waits, user, how, peer, wanted.key.fingerprint)
+            return waits
+    asked = await prospect.asked(services, login, user, rests_on, peer)
     if isinstance(asked, Refusal):
         await logins.spend(services.store, login)
         issue.refused(services, asked, user, how, peer, wanted.key.fingerprint)

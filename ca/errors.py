@@ -8,6 +8,7 @@ sentence for the person. Exceptions are for input that is not what it claims to 
     │   ├── MalformedName
     │   ├── MalformedKey
     │   ├── MalformedCertificate
+    │   ├── MalformedSignature
     │   └── MalformedClaims          JupyterHub's JSON is not what we know
     └── KeyFileError                 ours: a CA key file is missing, unreadable or readable by others
 """
@@ -34,6 +35,10 @@ class MalformedKey(Malformed):
 
 class MalformedCertificate(Malformed):
     """A certificate whose bytes do not follow OpenSSH's PROTOCOL.certkeys."""
+
+
+class MalformedSignature(Malformed):
+    """Bytes that are no signature in OpenSSH's format, or one of a kind that we do not accept."""
 
 
 class MalformedClaims(Malformed):

@@ -4,7 +4,7 @@ Whose token counts for what is `ca.claims`' word; here it only arrives. A browse
 too, with its form token in a header, so that another site's page cannot.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi import Path as PathParameter
@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import desk, issue
 from api.desk import Issued, Wish
+from api.device import Collected
 from api.edge import JsonRoute
 from api.errors import Refused, TokenRefused
 from api.front import FrontDoor
+from api.proof import Holder, is_gone, is_proof, judge
+from api.proof import Request as Signed
 from api.sender import bearer, peer_of
 from api.services import Injected, Services
 from api.session import Session
@@ -103,6 +106,15 @@ class Certificate(BaseModel):
     servers: list[NamedServer]
 
 
+class RenewableCertificate(Certificate):
+    """A certificate that rests on a browser login. While its servers run it can be renewed with the key alone."""
+
+    user: Annotated[str, Field(examples=["alice"], description="The JupyterHub user.")]
+    renew_until: Annotated[
+        int, Field(examples=[1826986400], description="Seconds since the epoch; from then on: log in again.")
+    ]
+
+
 class CertificateSummary(BaseModel):
     """A certificate that still counts. Its text is not kept."""
 
@@ -139,7 +151,7 @@ async def token_owner(
     return owner
 
 
-async def asker(
+async def token_or_session(
     request: Request,
     services: Injected,
     front: FrontDoor,
@@ -155,6 +167,39 @@ async def asker(
     if owner.kind is not TokenKind.ACCESS:
         raise Refused(_PERSONS_ONLY)
     return owner
+
+
+async def asker(
+    request: Request,
+    services: Injected,
+    front: FrontDoor,
+    authorization: Annotated[str | None, Depends(_authorization)],
+) -> TokenOwner | Session | Holder:
+    """The same, or whoever proves to hold the key of a certificate (`api.proof`)."""
+    if authorization is not None and is_proof(authorization):
+        return await holder(request, services, authorization)
+    return await token_or_session(request, services, front, authorization)
+
+
+async def holder(
+    request: Request, services: Injected, authorization: Annotated[str | None, Depends(_authorization)]
+) -> Holder:
+    """Whoever proves to hold the key of a certificate that counts, and is its user still. Refusals are audited."""
+    signed = Signed(request.method, _on_the_wire(request), await request.body())
+    found = await judge(services, authorization or "", signed)
+    gone = found if isinstance(found, Refusal) else await is_gone(services, found)
+    if isinstance(found, Refusal) or gone is not None:
+        refusal = gone or _NO_TOKEN
+        services.audit(RequestRefused(route="proof", reason=refusal.reason, peer=_peer(request, services)))
+        raise Refused(refusal)
+    return found
+
+
+def _on_the_wire(request: Request) -> str:
+    """Path and query as they were sent, before anything was decoded."""
+    path: bytes = request.scope.get("raw_path") or request.url.path.encode("utf-8")
+    query: bytes = request.scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")
 
 
 @router.post(
@@ -178,12 +223,12 @@ async def create(
     issued = await desk.for_token(services, owner, wish, _peer(request, services))
     if isinstance(issued, Refusal):
         raise Refused(issued)
-    return _certificate(issued, services.settings.zone)
+    return Certificate(**fields_of(issued, services.settings.zone))
 
 
 @router.get("/certificates", summary="List your certificates")
 async def own(
-    services: Injected, response: Response, who: Annotated[TokenOwner | Session, Depends(asker)]
+    services: Injected, response: Response, who: Annotated[TokenOwner | Session | Holder, Depends(asker)]
 ) -> CertificateList:
     """Your certificates that still count, with the serial numbers by which they can be revoked."""
     response.headers["Cache-Control"] = "no-store"
@@ -203,7 +248,7 @@ async def revoke(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
 ) -> Response:
     """One of your own. Administrators may revoke anybody's, with a browser session and its form token in the header
     `X-Form-Token`. Revoking twice is no error."""
@@ -221,18 +266,25 @@ async def revoke(
     return Response(status_code=204)
 
 
-def _certificate(issued: Issued, zone: str) -> Certificate:
+def fields_of(issued: Issued, zone: str) -> dict[str, Any]:
+    """The fields of `Certificate`."""
     signed = issued.signed
-    return Certificate(
-        certificate=signed.line,
-        serial=str(signed.serial),
-        key_id=signed.key_id,
-        principals=list(signed.principals),
-        valid_after=signed.valid_after,
-        valid_before=signed.valid_before,
-        extensions=list(signed.extensions),
-        servers=_named(issued.instances, zone),
-    )
+    return {
+        "certificate": signed.line,
+        "serial": str(signed.serial),
+        "key_id": signed.key_id,
+        "principals": list(signed.principals),
+        "valid_after": signed.valid_after,
+        "valid_before": signed.valid_before,
+        "extensions": list(signed.extensions),
+        "servers": _named(issued.instances, zone),
+    }
+
+
+def renewable(collected: Collected, zone: str) -> RenewableCertificate:
+    """The answer to a client that may renew."""
+    fields = fields_of(collected.issued, zone)
+    return RenewableCertificate(**fields, user=collected.user, renew_until=collected.renew_until)
 
 
 def _summary(record: CertificateRecord, zone: str) -> CertificateSummary:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter
 
-from api.routes import browser, certificates, own, revocations, servers, sessions
+from api.routes import about, activate, browser, certificates, device, own, renew, revocations, servers, sessions
 
 ROUTERS: Sequence[APIRouter] = (
+    about.router,
+    activate.router,
     browser.router,
     own.router,
     certificates.router,
+    device.router,
+    renew.router,
     revocations.router,
     servers.router,
     sessions.router,

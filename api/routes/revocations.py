@@ -12,7 +12,7 @@ from api.errors import Refused
 from api.front import FrontDoor
 from api.pace import Kind
 from api.revoke import MAX_WHY, Revoker, read_server, read_user, revoke
-from api.routes.certificates import FORM_TOKEN_HEADER, asker
+from api.routes.certificates import FORM_TOKEN_HEADER, token_or_session
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session
@@ -61,7 +61,7 @@ async def create(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session, Depends(asker)],
+    who: Annotated[TokenOwner | Session, Depends(token_or_session)],
 ) -> Response:
     """Your own certificates, all that you were given, or a server of yours, for everybody who may enter it. New
     certificates can be had at once. Administrators may revoke anybody's, with a browser session.

@@ -15,6 +15,7 @@ from api.edge import JsonRoute
 from api.errors import Refused, StoreUnavailable
 from api.front import FrontDoor
 from api.progress import Progress
+from api.proof import Holder
 from api.routes.certificates import FORM_TOKEN_HEADER, asker
 from api.sender import peer_of
 from api.servers import Person, Seen
@@ -58,8 +59,10 @@ class ServerList(BaseModel):
 router = APIRouter(tags=["servers"], route_class=JsonRoute)
 
 
-async def person(who: Annotated[TokenOwner | Session, Depends(asker)]) -> Person:
+async def person(who: Annotated[TokenOwner | Session | Holder, Depends(asker)]) -> Person:
     """Who asks, whatever they showed. Reading is all that this is good for."""
+    if isinstance(who, Holder):
+        return Person(who.user, who.record.user_made)
     return Person(who.user, who.made) if isinstance(who, Session) else Person(who.user)
 
 
@@ -67,7 +70,7 @@ async def changer(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
 ) -> Person:
     """The same for what changes something: a browser session must show its form token, as another site cannot."""
     if isinstance(who, Session):

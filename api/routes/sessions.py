@@ -13,6 +13,7 @@ from api import desk, live
 from api.edge import JsonRoute
 from api.errors import Refused
 from api.front import FrontDoor
+from api.proof import Holder
 from api.routes.certificates import FORM_TOKEN_HEADER, asker
 from api.sender import peer_of
 from api.services import Injected, Services
@@ -61,7 +62,7 @@ router = APIRouter(tags=["sessions"], route_class=JsonRoute)
 async def own(
     services: Injected,
     response: Response,
-    who: Annotated[TokenOwner | Session, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
     everybody: Annotated[bool, Query(description="Everybody's: for administrators with a browser session.")] = False,
 ) -> SshSessions:
     """Those that you opened, and those of others in servers of yours."""
@@ -86,7 +87,7 @@ async def end(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
 ) -> Response:
     """One of your own, or anybody's in a server of yours. Administrators may end every session, with a browser session
     and its form token in the header `X-Form-Token`. It revokes nothing: with a certificate that still counts the

@@ -8,10 +8,11 @@ import secrets
 import pytest
 
 from api import device, issue
-from api.device import Browser, Collected, Described, Waiting
+from api.device import Browser, Collected, Described
 from api.guesses import OF_SESSION, Guesses
 from api.logins import Begun, Kind, NewLogin, TooFast
 from api.session import Session
+from api.starting import Waiting
 from ca.errors import Reason, Refusal
 from ca.keys import parse_public_key
 from tests.support.hub import Hub
@@ -57,6 +58,7 @@ def scene(hub: Hub, ports: Ports) -> Scene:
 
 
 def reason(answer: object) -> str:
+    answer = answer.problem if isinstance(answer, Described) else answer
     assert isinstance(answer, Refusal), answer
     return str(answer.reason)
 
@@ -188,7 +190,7 @@ async def test_nobody_can_approve_what_would_open_nothing(hub: Hub, scene: Scene
     bob = await scene.browser("bob")
     answer = await scene.approve(begun, bob)
     assert isinstance(answer, Described)
-    assert reason(answer.problem) == "server_not_running"
+    assert reason(answer) == "server_not_running"
     assert await scene.collect(begun) == Waiting()
     assert scene.lines() == [("begun", None), ("refused", "server_not_running")]
 
@@ -198,7 +200,7 @@ async def test_an_administrator_gives_away_no_more_than_the_own_servers(hub: Hub
     begun = await scene.begin(server="alice")
     answer = await scene.approve(begun, await scene.browser("admin", admin=True))
     assert isinstance(answer, Described)
-    assert reason(answer.problem) == "server_not_running"
+    assert reason(answer) == "server_not_running"
 
 
 async def test_a_name_that_was_given_to_somebody_else_gets_nothing(hub: Hub, scene: Scene) -> None:

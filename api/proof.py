@@ -1,0 +1,178 @@
+"""Somebody shows to hold the key of a certificate that we gave out, and counts as its user for a few requests.
+
+Proof is an `Authorization` header of the scheme SSHSIG:
+
+    SSHSIG serial="…", nonce="<32 hex digits>", time="<seconds>", signature="<base64>"
+
+with a signature of `ssh-keygen -Y sign -n jupyterhub-bastion` over
+
+    jupyterhub-bastion\\n METHOD \\n URL \\n serial \\n nonce \\n time \\n SHA-256 of the body in hex \\n
+
+so that it is good for this request at this service, for two minutes, once. The URL is made from the settings: a
+signature that another site got out of somebody is none here. Nothing is looked up in JupyterHub, and no nonce is
+remembered, before the signature was verified.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import exists, insert, literal, select
+
+from api import tables
+from api.records import CertificateRecord, instances_in
+from api.services import Services
+from api.store import Store
+from ca.errors import MalformedName, MalformedSignature, Reason, Refusal
+from ca.keys import PublicKey
+from ca.names import instance_id
+from ca.sshsig import Signature, parse_signature
+
+NAMESPACE = b"jupyterhub-bastion"
+SCHEME = "sshsig"
+CLOCKS_DIFFER = 60
+"""Seconds by which the client's clock may be wrong."""
+
+_PARAMETER = re.compile(r'([a-z]+)="([^"\\]*)"')
+_FORMS: Mapping[str, re.Pattern[str]] = {
+    "serial": re.compile(r"[1-9][0-9]{0,18}"),
+    "nonce": re.compile(r"[0-9a-f]{32}"),
+    "time": re.compile(r"[0-9]{1,12}"),
+    "signature": re.compile(r"[A-Za-z0-9+/]{1,24000}={0,2}"),
+}
+
+_UNREADABLE = Refusal(
+    Reason.INVALID_PROOF,
+    'This proof cannot be read. It looks like SSHSIG serial="…", nonce="…", time="…", signature="…".',
+)
+_NOT_PROVEN = Refusal(
+    Reason.INVALID_PROOF,
+    "This does not prove that you hold the key of that certificate. Log in again: hubssh login",
+)
+_USED = Refusal(Reason.INVALID_PROOF, "This proof was used already. Sign a new one for each request.")
+_EXPIRED = Refusal(Reason.EXPIRED, "This certificate has expired. Log in again: hubssh login")
+_REVOKED = Refusal(Reason.REVOKED, "This certificate was revoked. Log in again: hubssh login")
+_GONE = Refusal(Reason.NOT_A_USER, "JupyterHub does not know the user of this certificate any more.")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was signed, as it arrived: `path` as it stood on the wire, with its query."""
+
+    method: str
+    path: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whoever holds the key of a certificate that counts."""
+
+    user: str
+    key: PublicKey
+    record: CertificateRecord
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The header, read and not believed."""
+
+    serial: str
+    nonce: str
+    time: int
+    signature: Signature
+
+
+def is_proof(authorization: str) -> bool:
+    """Whether an `Authorization` header is of our scheme."""
+    return authorization.partition(" ")[0].lower() == SCHEME
+
+
+def message(request: Request, public_url: str, serial: str, nonce: str, time: int) -> bytes:
+    """The bytes that are signed."""
+    body = hashlib.sha256(request.body).hexdigest()
+    lines = ("jupyterhub-bastion", request.method, f"{public_url}{request.path}", serial, nonce, str(time), body)
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+async def judge(services: Services, authorization: str, request: Request) -> Holder | Refusal:
+    """Whose request this is. Raises `StoreUnavailable`.
+
+    The record alone says who the user is: ask `is_gone` before anything is done for a user of that name.
+    """
+    shown = _read(authorization)
+    if isinstance(shown, Refusal):
+        return shown
+    now = services.now()
+    if abs(now - shown.time) > CLOCKS_DIFFER:
+        return Refusal(Reason.CLOCK_OFF, _clock_sentence(now, shown.time))
+    record = await services.store.certificate(int(shown.serial))
+    key = shown.signature.key
+    if record is None or record.kind != "user" or record.fingerprint != key.fingerprint:
+        return _NOT_PROVEN
+    signed = message(request, services.settings.public_url, shown.serial, shown.nonce, shown.time)
+    if not shown.signature.is_of(signed, NAMESPACE):
+        return _NOT_PROVEN
+    if now >= record.valid_before:
+        return _EXPIRED
+    if services.store.snapshot.revocations.refuses(record.serial, record.user, instances_in(record.principals)):
+        return _REVOKED
+    if not await _is_new(services.store, shown, services.now_ms()):
+        return _USED
+    return Holder(record.user, key, record)
+
+
+async def is_gone(services: Services, holder: Holder) -> Refusal | None:
+    """Why the holder counts for nobody: the user is gone, or the name was given to somebody else since.
+
+    Raises `HubUnavailable`.
+    """
+    model = await services.hub.user(holder.user)
+    if model is None:
+        return _GONE
+    made = model.get("created")
+    made = made if isinstance(made, str) else ""
+    if holder.record.user_made is not None:
+        return None if holder.record.user_made == made else _GONE
+    try:
+        return _GONE if made and instance_id(made) > holder.record.issued_at * 1000 else None
+    except MalformedName:
+        return _GONE
+
+
+def _read(authorization: str) -> _Shown | Refusal:
+    parts = [part.strip() for part in authorization.partition(" ")[2].split(",")]
+    matches = [_PARAMETER.fullmatch(part) for part in parts]
+    given = {match[1]: match[2] for match in matches if match is not None}
+    if len(parts) != len(_FORMS) or set(given) != set(_FORMS):
+        return _UNREADABLE
+    if not all(form.fullmatch(given[name]) for name, form in _FORMS.items()):
+        return _UNREADABLE
+    try:
+        signature = parse_signature(base64.b64decode(given["signature"], validate=True))
+    except MalformedSignature as error:
+        return Refusal(Reason.INVALID_PROOF, str(error))
+    except binascii.Error:
+        return _UNREADABLE
+    return _Shown(given["serial"], given["nonce"], int(given["time"]), signature)
+
+
+def _clock_sentence(now: float, shown: int) -> str:
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    how = "ahead" if shown > now else "behind"
+    return f"Your computer's clock is {abs(shown - now):.0f} seconds {how} of ours: here it is {moment}. Set it right."
+
+
+async def _is_new(store: Store, shown: _Shown, now_ms: int) -> bool:
+    """Whether this proof is seen for the first time; of two at once one is."""
+    table = tables.nonces
+    name = hashlib.sha256(f"{shown.serial} {shown.nonce}".encode()).hexdigest()
+    seen = exists().where(table.c.nonce_sha256 == name)
+    row = select(literal(name, table.c.nonce_sha256.type), literal(now_ms, table.c.used_at.type)).where(~seen)
+    first = insert(table).from_select(["nonce_sha256", "used_at"], row).returning(table.c.nonce_sha256)
+    async with store.noting() as connection:
+        return (await connection.execute(first)).first() is not None
