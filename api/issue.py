@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from api.errors import HubUnavailable
 from api.hub import Model
-from api.records import BrowserLogin
+from api.records import AS_ADMIN, BrowserLogin
 from api.roster import running_in
 from api.services import Services
 from api.store import CertificateRecord
@@ -163,7 +163,7 @@ def _record_of(grant: Grant, how: str, peer: str | None, now_ms: int, login: Bro
         valid_after=grant.valid_after,
         valid_before=grant.valid_before,
         issued_at=now_ms,
-        how=how,
+        how=f"{how}{AS_ADMIN}" if grant.as_admin else how,
         address=peer,
         login_at=login.at if login else None,
         user_made=login.made if login else None,

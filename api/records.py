@@ -30,6 +30,10 @@ class BrowserLogin:
     made: str
 
 
+AS_ADMIN = " as admin"
+"""How `CertificateRecord.how` ends where somebody's being an administrator was needed."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateRecord:
     """A certificate as it is remembered. `issued_at` is in milliseconds, the other moments are in seconds.

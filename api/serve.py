@@ -19,6 +19,7 @@ from api.patience import PatientProtocol
 from api.routes.public import ROUTERS
 from api.services import Services
 from api.settings import Settings
+from api.shares import ShareWatch
 from ca.errors import BastionError
 
 log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ async def _run(services: Services, servers: tuple[_Server, ...], sockets: tuple[
             tasks.create_task(services.roster.run()),
             tasks.create_task(services.keys.run(services.roster.publish)),
             tasks.create_task(services.activity.run()),
+            tasks.create_task(ShareWatch(services).run()),
         )
         async with asyncio.TaskGroup() as serving:
             for server, listening in zip(servers, sockets, strict=True):

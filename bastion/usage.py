@@ -14,6 +14,9 @@ from ca.names import Instance
 QUIET = 64.0
 """Bytes a second that a tunnel may carry and count as idle: a keepalive and its answer are about 150 bytes."""
 
+BURST = 1024.0
+"""What it may carry between two looks however close they are."""
+
 
 class Usage:
     """Looks at the lines of the registry. Times are seconds since the epoch."""
@@ -34,7 +37,7 @@ class Usage:
             return
         before, looked = self._carried.get(line.id, (0, line.about.since))
         self._carried[line.id] = carried, now
-        quiet = QUIET * max(now - looked, 0.0) if line.about.mode == Mode.JUMP else 0
+        quiet = max(QUIET * (now - looked), BURST) if line.about.mode == Mode.JUMP else 0
         if carried - before > quiet:
             self._used[instance] = now
 

@@ -62,6 +62,14 @@ def test_the_keepalives_in_a_tunnel_are_no_use() -> None:
     assert usage.used == {ALICE: 1121}
 
 
+def test_a_keepalive_just_between_two_looks_is_no_use_either() -> None:
+    usage = Usage()
+    usage.look(line(6000, mode="jump"), 1001)
+    usage.told(usage.used)
+    usage.look(line(6300, mode="jump"), 1001.5)
+    assert usage.used == {}
+
+
 def test_a_jump_connection_itself_uses_nothing() -> None:
     usage = Usage()
     usage.look(line(10**6, mode="jump", instance=None), 1060)

@@ -1,0 +1,177 @@
+"""Takes back certificates for somebody else's server as soon as JupyterHub does not give that server any more.
+
+A certificate is a promise for an hour, and a share can be taken back in the meantime. JupyterHub has no news of that,
+so it is asked every few seconds, for the holders of such certificates only. A certificate that names a server which is
+not shared any more is revoked as a whole: bastions then cut the sessions that it opened, and what is still its holder's
+can be had again at once.
+
+Unknown is not taken back: a hub that is away, or that does not tell of shares, ends nothing. Several replicas may do
+this at the same time; whoever comes second finds it done.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import select
+
+from api import issue, tables
+from api.errors import HubUnavailable, StoreUnavailable
+from api.records import AS_ADMIN, CertificateRecord, instances_in, record_of
+from api.services import Services
+from api.store import Store
+from ca.claims import shared_servers
+from ca.errors import MalformedClaims
+from ca.names import Server
+
+log = structlog.get_logger(__name__)
+
+BY = "shares"
+"""Who revoked it, in the table and in audit lines."""
+
+OVERLAP_MS = 60 * 1000
+"""By how much longer ago is read what was read already: replicas' clocks differ, and commits take time."""
+
+MAX_FAILURES = 3
+"""Questions without an answer, after which the rest waits for the next time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What JupyterHub says of a user now. `made` None: there is no such user; `shared` None: it does not tell."""
+
+    made: str | None
+    admin: bool = False
+    shared: frozenset[Server] | None = None
+
+
+def why_not(record: CertificateRecord, now: Standing, *, admin_ssh: bool) -> str | None:
+    """Why a certificate for somebody else's server does not count any more, or None while it does.
+
+    One that an administrator got as such rests on being one, where the site lets these in.
+    """
+    if now.made is None:
+        return "its user is gone"
+    if record.user_made and now.made and record.user_made != now.made:
+        return "its user was removed, and another has the name"
+    if record.how.endswith(AS_ADMIN):
+        return None if admin_ssh and now.admin else "its user may not enter as an administrator any more"
+    if now.shared is None:
+        return None
+    gone = [server for server in foreign(record) if server not in now.shared]
+    return f"{gone[0]} is not shared any more" if gone else None
+
+
+def foreign(record: CertificateRecord) -> tuple[Server, ...]:
+    """The servers of others that a certificate names."""
+    return tuple(one.server for one in instances_in(record.principals) if one.server.owner != record.user)
+
+
+async def issued_since(store: Store, since_ms: int, now: float) -> tuple[CertificateRecord, ...]:
+    """User certificates that were issued after a moment and have not expired. Raises `StoreUnavailable`."""
+    table = tables.certificates
+    query = select(table).where(table.c.valid_before > int(now), table.c.issued_at > since_ms, table.c.kind == "user")
+    async with store.reading() as connection:
+        return tuple(record_of(row) for row in (await connection.execute(query)).mappings())
+
+
+class ShareWatch:
+    """Looks after the certificates for others' servers while `run()` runs."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._watched: dict[int, CertificateRecord] = {}
+        self._read_to = 0
+        self._epoch = ""
+        self._turn = 0
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """For ever, until cancelled. A slow JupyterHub is asked at most half of the time."""
+        while True:
+            began = time.monotonic()
+            try:
+                await self.look()
+            except StoreUnavailable:
+                pass  # the roster says so
+            except Exception:  # the root of a task: one bad look must not end the watching
+                log.exception("shares_not_looked_at")
+            elapsed = time.monotonic() - began
+            await asyncio.sleep(max(self._services.settings.hub.shares_interval, elapsed))
+
+    async def look(self) -> int:
+        """Ask once for each holder, and revoke what does not count any more; how many. Raises `StoreUnavailable`."""
+        await self._read()
+        holders = _by_holder(self._watched.values())
+        revoked = failures = 0
+        names = sorted(holders)
+        begin = self._turn % len(names) if names else 0
+        for user in names[begin:] + names[:begin]:
+            if failures >= MAX_FAILURES:
+                break
+            self._turn += 1
+            try:
+                now = await standing(self._services, user)
+            except (HubUnavailable, MalformedClaims) as error:
+                failures += 1
+                self._say(str(error))
+                continue
+            revoked += await self._judge(holders[user], now)
+        if not failures:
+            self._trouble = ""
+        return revoked
+
+    async def _judge(self, records: Iterable[CertificateRecord], now: Standing) -> int:
+        revoked = 0
+        for record in records:
+            why = why_not(record, now, admin_ssh=self._services.rules.admin_ssh)
+            if why is not None:
+                await issue.revoke_serial(self._services, record.serial, BY, why)
+                del self._watched[record.serial]
+                revoked += 1
+        return revoked
+
+    async def _read(self) -> None:
+        """Learn of new certificates, and forget those that have expired or were revoked."""
+        store, now = self._services.store, self._services.now()
+        epoch = store.snapshot.meta.epoch
+        if epoch != self._epoch:
+            self._epoch, self._read_to, self._watched = epoch, 0, {}
+        for record in await issued_since(store, self._read_to - OVERLAP_MS, now):
+            self._read_to = max(self._read_to, record.issued_at)
+            if foreign(record):
+                self._watched[record.serial] = record
+        refuses = store.snapshot.revocations.refuses
+        self._watched = {
+            serial: one
+            for serial, one in self._watched.items()
+            if one.valid_before > now and not refuses(serial, one.user, instances_in(one.principals))
+        }
+
+    def _say(self, why: str) -> None:
+        if self._trouble != why:  # once, not every few seconds
+            log.warning("shares_not_known", why=why)
+        self._trouble = why
+
+
+async def standing(services: Services, user: str) -> Standing:
+    """Ask JupyterHub. Raises `HubUnavailable` and `MalformedClaims`."""
+    model = await services.hub.user(user)
+    if model is None:
+        return Standing(made=None)
+    made = model.get("created")
+    shares = await services.hub.shares_of(user)
+    return Standing(
+        made=made if isinstance(made, str) else "",
+        admin=model.get("admin") is True,
+        shared=None if shares is None else shared_servers(shares, services.settings.connect_scope),
+    )
+
+
+def _by_holder(records: Iterable[CertificateRecord]) -> Mapping[str, list[CertificateRecord]]:
+    found: dict[str, list[CertificateRecord]] = {}
+    for record in records:
+        found.setdefault(record.user, []).append(record)
+    return found

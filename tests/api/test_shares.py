@@ -1,0 +1,227 @@
+"""Why: what was shared and is not any more must be closed within seconds, and an absent hub must close nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.records import CertificateRecord
+from api.shares import ShareWatch, Standing, why_not
+from ca.names import Server
+from tests.support.browser import Person
+from tests.support.hub import Hub
+from tests.support.ports import new_key
+from tests.support.service import Service, running_service
+
+ACCESS = "access:services!service=ssh"
+
+
+@pytest.fixture
+async def service(hub: Hub, tmp_path: Path) -> AsyncIterator[Service]:
+    async with running_service(hub, tmp_path / "state", CERTIFICATES_ADMIN_SSH="true") as running:
+        yield running
+
+
+async def certificate(service: Service, user: str, **fields: Any) -> dict[str, Any]:
+    token = await service.hub.token(user, [ACCESS])
+    answer = await service.request("POST", "/certificates", token, json={"public_key": new_key(), **fields})
+    assert answer.status_code == 201, answer.text
+    issued: dict[str, Any] = answer.json()
+    return issued
+
+
+def revoked(service: Service) -> set[str]:
+    return {str(serial) for serial in service.services.store.snapshot.revocations.serials}
+
+
+async def test_what_is_shared_is_in_the_certificate_for_an_hour_and_nothing_else(hub: Hub, service: Service) -> None:
+    for name in ("gpu", "private", "page"):
+        await hub.start_server("alice", name)
+    await hub.start_server("bob")
+    await hub.share("alice", "gpu", "bob", ["custom:ssh:connect"])
+    await hub.share("alice", "page", "bob", ["access:servers"])
+    issued = await certificate(service, "bob")
+    assert [one["login"] for one in issued["servers"]] == ["alice+gpu", "bob"]
+    assert issued["valid_before"] - int(service.clock.now) == 3600
+
+
+async def test_a_share_of_a_group_counts_as_well(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.set_groups("bob", ["team"])
+    body = {"group": "team", "scopes": ["custom:ssh:connect!server=alice/gpu"]}
+    assert (await hub.request("POST", "/shares/alice/gpu", json=body)).status_code == 200
+    issued = await certificate(service, "bob")
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    await hub.set_groups("bob", [])
+    assert await watch.look() == 1
+    assert revoked(service) == {issued["serial"]}
+
+
+async def test_a_share_that_is_taken_back_revokes_its_certificates_and_no_others(hub: Hub, service: Service) -> None:
+    for user, name in (("alice", "gpu"), ("alice", "big"), ("bob", "")):
+        await hub.start_server(user, name)
+    await hub.share("alice", "gpu", "bob")
+    await hub.share("alice", "big", "bob")
+    both, gpu, big, own = [
+        await certificate(service, "bob", **({"server": server} if server else {}))
+        for server in ("", "alice+gpu", "alice+big", "bob")
+    ]
+    hers = await certificate(service, "alice")
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    before = service.services.roster.state().version
+    await hub.unshare("alice", "gpu", "bob")
+    assert await watch.look() == 2
+    assert revoked(service) == {both["serial"], gpu["serial"]}
+    assert service.services.roster.state().version != before, "bastions are told at once"
+    lines = service.events("revoked")
+    assert {(line["by"], line["serial"], line["reason"]) for line in lines} == {
+        ("shares", one["serial"], "alice/gpu is not shared any more") for one in (both, gpu)
+    }
+    assert await watch.look() == 0
+    for kept in (big, own, hers):
+        assert kept["serial"] not in revoked(service)
+    again = await certificate(service, "bob")
+    assert [one["login"] for one in again["servers"]] == ["alice+big", "bob"]
+
+
+async def test_a_share_that_no_longer_covers_ssh_is_taken_back(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    issued = await certificate(service, "bob")
+    body = {"user": "bob", "scopes": ["custom:ssh:connect!server=alice/gpu"]}
+    assert (await hub.request("PATCH", "/shares/alice/gpu", json=body)).status_code == 200
+    assert await ShareWatch(service.services).look() == 1
+    assert revoked(service) == {issued["serial"]}
+
+
+async def test_a_user_who_is_gone_or_is_somebody_else_now_has_no_shares(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    by_token = await certificate(service, "bob")
+    async with Person(service) as bob:
+        page = await bob.log_in("bob")
+        assert (await bob.submit(page, "/certificates/form", public_key=new_key())).status_code == 200
+    await hub.request("DELETE", "/users/bob")
+    await hub.share("alice", "gpu", "bob")  # makes another bob
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 1
+    assert by_token["serial"] not in revoked(service), "it does not say which bob it was; his shares are this one's"
+    await hub.request("DELETE", "/users/bob")
+    assert await watch.look() == 1
+    assert len(revoked(service)) == 2
+
+
+async def test_an_administrators_certificate_rests_on_being_one(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    async with Person(service) as admin:
+        page = await admin.log_in("admin")
+        await admin.submit(page, "/certificates/form", public_key=new_key(), other="alice+gpu")
+    (issued,) = service.events("certificate_issued")
+    assert issued["as_admin"] is True
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    try:
+        await hub.request("PATCH", "/users/admin", json={"admin": False})
+        assert await watch.look() == 1
+    finally:
+        await hub.request("PATCH", "/users/admin", json={"admin": True})
+    assert revoked(service) == {issued["serial"]}
+
+
+async def test_a_second_replica_finds_it_done(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    await certificate(service, "bob")
+    watches = ShareWatch(service.services), ShareWatch(service.services)
+    assert [await watch.look() for watch in watches] == [0, 0]
+    await hub.unshare("alice", "gpu", "bob")
+    assert [await watch.look() for watch in watches] == [1, 0]
+
+
+async def test_a_watch_that_begins_later_knows_the_certificates_from_before(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    await certificate(service, "bob")
+    await hub.unshare("alice", "gpu", "bob")
+    service.clock.advance(600)
+    assert await ShareWatch(service.services).look() == 1
+
+
+async def test_what_has_expired_is_not_asked_about(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    await certificate(service, "bob")
+    watch = ShareWatch(service.services)
+    await watch.look()
+    await hub.unshare("alice", "gpu", "bob")
+    service.clock.advance(3601)
+    assert await watch.look() == 0
+    assert revoked(service) == set()
+
+
+async def test_a_hub_that_is_away_takes_nothing_back(own_hub: Hub, tmp_path: Path) -> None:
+    await own_hub.make_users()
+    await own_hub.start_server("alice", "gpu")
+    await own_hub.share("alice", "gpu", "bob")
+    async with running_service(own_hub, tmp_path / "state") as service:
+        issued = await certificate(service, "bob")
+        watch = ShareWatch(service.services)
+        own_hub.halt()
+        assert await watch.look() == 0
+        assert revoked(service) == set()
+        own_hub.start()
+        assert await watch.look() == 0
+        await own_hub.unshare("alice", "gpu", "bob")
+        assert await watch.look() == 1
+        assert revoked(service) == {issued["serial"]}
+
+
+# --- the decision
+
+BOBS = CertificateRecord(
+    serial=1,
+    kind="user",
+    user="bob",
+    fingerprint="SHA256:x",
+    principals=("alice/gpu:17", "bob/:18"),
+    valid_after=0,
+    valid_before=9,
+    issued_at=0,
+    how="page",
+    user_made="2026",
+)
+GPU = frozenset({Server("alice", "gpu")})
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (Standing(made="2026", shared=GPU), None),
+        (Standing(made="", shared=GPU), None),
+        (Standing(made="2026", shared=None), None),
+        (Standing(made="2026", shared=frozenset({Server("alice")})), "alice/gpu is not shared any more"),
+        (Standing(made="2026", admin=True, shared=frozenset()), "alice/gpu is not shared any more"),
+        (Standing(made=None), "gone"),
+        (Standing(made="2027", shared=GPU), "another has the name"),
+    ],
+)
+def test_unknown_is_not_taken_back(now: Standing, words: str | None) -> None:
+    why = why_not(BOBS, now, admin_ssh=True)
+    assert why is None if words is None else words in str(why)
+
+
+@pytest.mark.parametrize(
+    ("admin", "admin_ssh", "stays"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_only_a_certificate_that_was_given_to_an_administrator_rests_on_that(
+    admin: bool, admin_ssh: bool, stays: bool
+) -> None:
+    record = replace(BOBS, how="page as admin")
+    now = Standing(made="2026", admin=admin, shared=GPU)
+    assert (why_not(record, now, admin_ssh=admin_ssh) is None) == stays
