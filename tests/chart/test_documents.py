@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, Object, environment, named, template
+from bastion.settings import read_settings
+from tests.chart.rendering import CHART, NAME, Object, environment, merged, named, template
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("docs/kubernetes.md", "docs/from-primehub.md", "deploy/chart/README.md")
@@ -33,6 +34,26 @@ def test_the_values_of_this_page_are_taken(page: str) -> None:
     done = template(site(page))
     assert done.returncode == 0, done.stderr
     assert [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def test_what_is_to_be_added_behind_a_proxy_is_taken() -> None:
+    page = "docs/kubernetes.md"
+    (more,) = [one for one in blocks(page) if "networkPolicy" in one]
+    done = template(merged(site(page), more))
+    assert done.returncode == 0, done.stderr
+    objects = [one for one in yaml.safe_load_all(done.stdout) if one]
+    settings = read_settings(environment(objects, "bastion"))
+    assert [str(one) for one in settings.proxy.networks] == ["10.244.3.0/24"]
+
+
+def test_the_commands_for_every_bastion_select_its_pods() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (selector,) = re.findall(r"get pods -l (\S+) -o name", text)
+    objects = [one for one in yaml.safe_load_all(template(site("docs/kubernetes.md")).stdout) if one]
+    for part, chosen in (("bastion", True), ("api", False)):
+        labels = named(objects, "Deployment", f"{NAME}-{part}")["spec"]["template"]["metadata"]["labels"]
+        assert all(labels[key] == value for key, value in (one.split("=") for one in selector.split(","))) is chosen
+        assert f"deploy/{NAME}-{part}" in text or part == "bastion"
 
 
 def test_primehubs_users_find_their_login_and_their_ports() -> None:
