@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.kube.conftest import KubeSystem
+from tests.support import legacy_pod
 from tests.support.kube.cluster import pod_object
 from tests.support.system import Person
 
@@ -97,6 +99,32 @@ async def test_another_pods_address_does_not_pass_for_alices(kube: KubeSystem, t
         "the bastion to believe it", lambda: b"is not the server that enrolled" in alice.ssh("alice", "true").stderr
     )
     kube.cluster.patch(name, {"status": {"podIP": own}})
+
+
+async def test_an_sshd_without_a_host_certificate_does_not_pass_for_a_server(
+    kube: KubeSystem, two: tuple[Person, Person]
+) -> None:
+    """The bastion knows no host keys of pods in Kubernetes: their certificates say whose they are."""
+    alice, _ = two
+    await alice.certificate()
+    pod = kube.cluster.pod_of("alice")
+    ports = [pod["metadata"]["annotations"][f"jupyterhub-bastion/{which}-port"] for which in ("ssh", "key")]
+    program = [sys.executable, legacy_pod.__file__, "0.0.0.0", *ports]
+    home = kube.cluster.folder / "home" / "forged-sshd" / ".ssh"
+    home.mkdir(mode=0o700, parents=True)
+    (home / "authorized_keys").write_text(f"{alice.public_key}\n")
+    forged = {"metadata": {"name": "forged-sshd"}, "spec": {"containers": [{"name": "sshd", "command": program}]}}
+    kube.cluster.create(forged)
+    kube.system.wait("its address", lambda: bool((kube.cluster.pod("forged-sshd").get("status") or {}).get("podIP")))
+    elsewhere, own = kube.cluster.pod("forged-sshd")["status"]["podIP"], pod["status"]["podIP"]
+    kube.cluster.patch(pod["metadata"]["name"], {"status": {"podIP": elsewhere}})
+    try:
+        kube.system.wait(
+            "the bastion to meet it", lambda: b"is not the server that enrolled" in alice.ssh("alice", "true").stderr
+        )
+    finally:
+        kube.cluster.patch(pod["metadata"]["name"], {"status": {"podIP": own}})
+    kube.system.wait("alice to get in again", lambda: alice.ssh("alice", "true").returncode == 0)
 
 
 async def test_a_jump_reaches_pods_by_name_and_only_ones_own(kube: KubeSystem, two: tuple[Person, Person]) -> None:
