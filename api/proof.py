@@ -139,7 +139,8 @@ async def is_gone(services: Services, holder: Holder) -> Refusal | None:
     if holder.record.user_made is not None:
         return None if holder.record.user_made == made else _GONE
     try:
-        return _GONE if made and instance_id(made) > holder.record.issued_at * 1000 else None
+        issued = holder.record.issued_at * 1000 + CLOCKS_DIFFER * 1_000_000  # the hub's clock is not ours
+        return _GONE if made and instance_id(made) > issued else None
     except MalformedName:
         return _GONE
 
