@@ -59,7 +59,8 @@ class Admission:
 
     `identity` is the JupyterHub user of a certificate, or `key:SHA256:…`: a raw key never speaks with its owner's
     name. `target` is the instance that sessions and forwards lead to, None for a jump login. `instances` may be
-    reached in jump mode. `expires_at`: no new channel from then on (seconds since the epoch).
+    reached in jump mode, and `closed` are the servers that the certificate names and does not open now, with the
+    reason. `expires_at`: no new channel from then on (seconds since the epoch).
     """
 
     identity: str
@@ -69,6 +70,7 @@ class Admission:
     target: Instance | None
     instances: tuple[Instance, ...]
     capabilities: Capabilities
+    closed: tuple[tuple[Server, Refusal], ...] = ()
     expires_at: float | None = None
     serial: int | None = None
     certificate: bytes | None = field(default=None, repr=False)
@@ -102,7 +104,9 @@ def admit_certificate(
     )
     if login in rules.jump_names:
         servers = dict.fromkeys(one.server for one in presented.instances)
-        return _admit_to_jump(base, [_running_one(server, presented, running) for server in servers])
+        judged = {server: _running_one(server, presented, running) for server in servers}
+        closed = tuple((server, why) for server, why in judged.items() if isinstance(why, Refusal))
+        return _admit_to_jump(replace(base, closed=closed), list(judged.values()))
     server = _meant({one.server for one in presented.instances}, login, running)
     if server is None:
         return Refusal(

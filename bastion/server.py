@@ -329,7 +329,9 @@ class Door:
         if refusal := may_jump(admission):
             return refusal
         pod = self._house.directory.find(server)
-        if not isinstance(pod, Pod) or port not in {SSH_PORT, pod.ssh_port}:
+        if not isinstance(pod, Pod):
+            return _why_closed(server, admission)
+        if port not in {SSH_PORT, pod.ssh_port}:
             return _wrong_target()
         named = pod.instance in admission.instances
         if not named and admission.certified:
@@ -337,7 +339,7 @@ class Door:
                 return Refusal(
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
                 )
-            return _wrong_target()
+            return _why_closed(server, admission)
         if not pod.ready:
             return not_ready(server)
         stands_on = only(admission, pod.instance)
@@ -456,6 +458,13 @@ def _jump_only_carries() -> Refusal:
         Reason.WRONG_TARGET,
         "This login only carries connections: use it with ssh -J, or log in with your server's own name.",
     )
+
+
+def _why_closed(server: Server, admission: Admission) -> Refusal:
+    """Why a server cannot be entered, for whoever's certificate names it; nobody else learns anything."""
+    if server in {one.server for one in admission.instances}:
+        return stopped(server)
+    return dict(admission.closed).get(server) or _wrong_target()
 
 
 def _wrong_target() -> Refusal:

@@ -6,25 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.hub import Hub
+from tests.support.hub import Hub, Release
 from tests.support.system import System
 
 POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
 
 
 @pytest.fixture(scope="module")
-def system(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system that the tests of one file share: they leave every part running."""
     yield from _running(hub_release, tmp_path_factory)
 
 
 @pytest.fixture
-def own_system(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def own_system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system for one test, which may break its parts."""
     yield from _running(hub_release, tmp_path_factory)
 
 
-def _running(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def _running(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(hub, tmp_path_factory.mktemp("system"))
     try:

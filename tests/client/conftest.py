@@ -1,0 +1,63 @@
+"""Why: most tests share one system, where people start servers with SSH from their laptops; some break their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.client.laptop import Laptop, laptop
+from tests.e2e.conftest import POD_SIDE
+from tests.support.hub import Hub, Release
+from tests.support.system import System, unix_user
+
+SETTINGS = {"SSH_API_PODS_UNIX_USER": unix_user(), "SSH_API_SERVERS_START": "true"}
+
+
+@pytest.fixture(scope="module")
+def system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system that the tests of one file share: they leave every part running."""
+    yield from _running(hub_release, tmp_path_factory)
+
+
+@pytest.fixture
+def own_system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system for one test, which may break its parts."""
+    yield from _running(hub_release, tmp_path_factory)
+
+
+def _running(hub_release: Release, tmp_path_factory: pytest.TempPathFactory, **settings: str) -> Iterator[System]:
+    hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
+    system = System(hub, tmp_path_factory.mktemp("system"), api_settings={**SETTINGS, **settings})
+    try:
+        hub.start()
+        system.start()
+        yield system
+    finally:
+        try:
+            system.stop()
+        finally:
+            hub.stop()
+
+
+@pytest.fixture
+def alice(system: System, tmp_path: Path) -> Laptop:
+    """alice at a machine that has never heard of hubssh."""
+    return laptop(system, tmp_path / "laptop")
+
+
+@pytest.fixture
+def own_alice(own_system: System, tmp_path: Path) -> Laptop:
+    """The same, with a system that may be broken."""
+    return laptop(own_system, tmp_path / "laptop")
+
+
+@pytest.fixture
+def own_system_without_forwarding(
+    hub_release: Release, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> Iterator[Laptop]:
+    """alice where the site does not let anybody forward with -R or -X."""
+    allowed = "pty,exec,subsystem,local-forward,streamlocal,agent"
+    for system in _running(hub_release, tmp_path_factory, SSH_API_CERTIFICATES_CAPABILITIES=allowed):
+        yield laptop(system, tmp_path / "laptop")

@@ -1,0 +1,208 @@
+"""Why: what hubssh writes has to be read by the ssh that is there, and by editors that only look for Host lines."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ca.limits import Capability
+from deploy.client import hubssh
+from deploy.client.hubssh import Machine, Server, Store, Trouble
+from tests.client.makers import NOW, certificate, limited, site, store
+
+
+def asked(made: Store, host: str, *options: str) -> dict[str, list[str]]:
+    """What ssh itself makes of a host name."""
+    done = subprocess.run(
+        ["ssh", "-G", "-F", f"{made.ssh}/config", *options, host],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def configured(folder: Path, *sites: hubssh.Site) -> Store:
+    made = store(folder, *sites)
+    hubssh.configure(made)
+    # A check of this ssh would look at the real clock, and ask the service.
+    Path(made.path, "check").write_text("#!/bin/sh\nexit 0\n")
+    return made
+
+
+@pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub"])
+def test_both_names_of_a_server_lead_end_to_end_through_the_bastion(tmp_path: Path, host: str) -> None:
+    made = configured(tmp_path)
+    found = asked(made, host)
+    assert found["hostname"] == ["alice+gpu.hub"]
+    assert found["user"] == ["jovyan"]
+    assert found["proxyjump"] == ["hubssh-ssh.example.org"]
+    folder = f"{made.path}/ssh.example.org"
+    assert found["identityfile"] == [f"{folder}/id_ed25519"]
+    assert found["certificatefile"] == [f"{folder}/id_ed25519-cert.pub"]
+    assert found["userknownhostsfile"] == [f"{folder}/known_hosts"]
+    assert found["stricthostkeychecking"] == ["true"]
+    assert found["identitiesonly"] == ["yes"]
+
+
+def test_the_door_is_the_bastion(tmp_path: Path) -> None:
+    found = asked(configured(tmp_path), "hubssh-ssh.example.org")
+    assert (found["hostname"], found["port"], found["user"]) == (["ssh.example.org"], ["2222"], ["jump"])
+
+
+@pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub"])
+def test_whoever_lacks_what_jumping_needs_is_led_to_the_bastion_as_a_server(tmp_path: Path, host: str) -> None:
+    less = certificate(extensions=limited(frozenset({Capability.SUBSYSTEM})))
+    found = asked(configured(tmp_path, site(certificate=less)), host)
+    assert (found["hostname"], found["port"], found["user"]) == (["ssh.example.org"], ["2222"], ["alice+gpu"])
+    assert "proxyjump" not in found
+
+
+def test_a_missing_comfort_does_not_close_the_way_end_to_end() -> None:
+    less = certificate(extensions=limited(frozenset({Capability.X11, Capability.AGENT, Capability.PTY})))
+    assert site(certificate=less).jumps
+    assert not site(certificate=less, mode="direct").jumps
+    assert not site(unix_user="").jumps
+
+
+def test_what_jumping_needs_is_what_the_bastion_asks_for() -> None:
+    from ca.limits import RESTORABLE_BY_OWNER, extensions_for
+
+    assert frozenset(extensions_for(RESTORABLE_BY_OWNER)) == hubssh.JUMP_NEEDS
+
+
+def test_editors_find_one_host_line_for_each_server_and_no_other(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    listed = re.findall(r"(?m)^Host (.*)$", Path(made.config).read_text())
+    assert [one for one in listed if "*" not in one] == ["alice.hub", "gpu.hub", "off.hub", "bob+lab.hub"]
+
+
+def test_other_hosts_are_none_of_our_business(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    with_us = asked(made, "github.com")
+    without = subprocess.run(["ssh", "-G", "-F", "none", "github.com"], capture_output=True, text=True, check=True)
+    assert "\n".join(f"{name} {value}" for name in with_us for value in with_us[name]).split() == without.stdout.split()
+
+
+def test_a_short_name_never_hides_somebodys_default_server(tmp_path: Path) -> None:
+    servers = (
+        *site().servers,
+        Server("alice+bob", "alice/bob", True, "running"),
+        Server("bob", "bob", False, "running"),
+    )
+    made = configured(tmp_path, site(servers=servers))
+    assert asked(made, "bob.hub")["hostname"] == ["bob.hub"]
+    assert asked(made, "alice+bob.hub")["hostname"] == ["alice+bob.hub"]
+    assert site(servers=servers).login_of("bob.hub") == "bob"
+
+
+def test_of_two_sites_with_the_same_names_the_later_login_counts(tmp_path: Path) -> None:
+    other = site(public_url="https://ssh.other.org", hosts=["ssh.other.org"], logged_in_at=NOW + 1)
+    made = configured(tmp_path, site(), other)
+    assert asked(made, "gpu.hub")["proxyjump"] == ["hubssh-ssh.other.org"]
+    assert asked(made, "hubssh-ssh.example.org")["hostname"] == ["ssh.example.org"]
+
+
+def test_the_person_still_chooses_on_the_command_line(tmp_path: Path) -> None:
+    assert asked(configured(tmp_path), "gpu.hub", "-l", "root")["user"] == ["root"]
+
+
+def test_when_the_check_says_stop_ssh_ends_without_a_word_of_its_own(tmp_path: Path) -> None:
+    made = configured(tmp_path)
+    Path(made.path, "check").write_text("#!/bin/sh\necho told $1 >&2\nexit 1\n")
+    done = subprocess.run(
+        ["ssh", "-F", f"{made.ssh}/config", "gpu.hub", "true"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (255, "", "told gpu.hub\n")
+
+
+def test_a_check_that_cannot_run_lets_ssh_go_on(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    hubssh.configure(made)
+    name, script = hubssh.check_script(made, "/no/python/here")
+    Path(made.path, name).write_text(script)
+    assert "proxycommand" not in asked(made, "gpu.hub")
+
+
+@pytest.mark.parametrize("folder", ["with blank", "it-is-ssh", "ümlaut"])
+def test_folders_may_have_blanks_and_letters_of_all_alphabets(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    made = configured(tmp_path / folder)
+    assert asked(made, "gpu.hub")["identityfile"] == [f"{made.path}/ssh.example.org/id_ed25519"]
+
+
+@pytest.mark.parametrize("folder", ['a"b', "a%b", "a'b", "a\nb", "a$b", "a\\b"])
+def test_folders_that_would_mean_something_to_ssh_are_refused(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(Trouble, match="cannot hold"):
+        hubssh.configure(Store(Machine(), str(tmp_path / folder)))
+
+
+def test_the_script_of_windows_goes_on_unless_it_is_told_to_stop() -> None:
+    """It could not be run here: there is no Windows. What is tested is its text."""
+    machine = Machine(windows=True)
+    made = Store(machine, "C:/Users/Alice Smith/.ssh")
+    name, script = hubssh.check_script(made, "C:\\Program Files\\Python\\python.exe")
+    assert name == "check.cmd"
+    assert '"C:\\Program Files\\Python\\python.exe" -I -S -c' in script
+    assert f"if %errorlevel%=={hubssh.STOP} exit /b 1\r\nexit /b 0\r\n" in script
+
+
+class TestTheOneLineInTheOwnConfiguration:
+    """`Include` has to stand before every Host; everything else in that file is somebody's own work."""
+
+    OWN = "# mine\nHost work\n    HostName work.example.org\n\nHost *\n    ForwardAgent no\n"
+
+    def test_it_is_put_at_the_top_once_and_taken_out_without_a_trace(self, tmp_path: Path) -> None:
+        path = tmp_path / "config"
+        path.write_text(self.OWN)
+        path.chmod(0o644)
+        made = store(tmp_path)
+        hubssh.configure(made)
+        once = path.read_text()
+        hubssh.configure(made)
+        assert path.read_text() == once
+        assert once.endswith(self.OWN)
+        assert hubssh.is_included(made)
+        assert path.stat().st_mode & 0o777 == 0o644
+        hubssh.exclude(made)
+        assert path.read_text() == self.OWN
+
+    def test_below_a_host_it_counts_for_that_host_only_so_it_is_moved(self, tmp_path: Path) -> None:
+        made = store(tmp_path)
+        (tmp_path / "config").write_text(f'{self.OWN}Include {made.config}\nInclude "{made.config}"\n')
+        assert not hubssh.is_included(made)
+        hubssh.configure(made)
+        assert hubssh.is_included(made)
+        assert (tmp_path / "config").read_text().count(f'Include "{made.config}"') == 1
+
+    def test_a_file_that_was_not_there_is_gone_again(self, tmp_path: Path) -> None:
+        made = store(tmp_path)
+        hubssh.configure(made)
+        assert (tmp_path / "config").stat().st_mode & 0o777 == 0o600
+        hubssh.exclude(made)
+        assert not (tmp_path / "config").exists()
+
+    def test_a_link_to_dot_files_elsewhere_stays_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "dot-config").write_text(self.OWN)
+        (tmp_path / "config").symlink_to("dot-config")
+        made = store(tmp_path)
+        hubssh.configure(made)
+        assert (tmp_path / "config").is_symlink()
+        assert (tmp_path / "dot-config").read_text().endswith(self.OWN)
+        hubssh.exclude(made)
+        assert (tmp_path / "dot-config").read_text() == self.OWN
+
+
+def test_in_ones_own_home_paths_are_written_from_there() -> None:
+    made = Store(Machine())
+    assert hubssh._path(made, f"{made.ssh}/hubssh/x y") == '"~/.ssh/hubssh/x y"'
+    assert hubssh._check_command(made) == "'%d/.ssh/hubssh/check'"
+    assert hubssh._include_line(made) == "Include ~/.ssh/hubssh/config"
