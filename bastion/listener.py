@@ -197,6 +197,7 @@ class Gate(asyncio.Protocol):
             return
         if self._ssh is None:
             self._ssh = self._hall.entrance(lambda link: Watched(self._hall, link, ticket, self.logged_in), self._peer)
+            self._ssh.own_turn = lambda: self._hall.turns.wait(ticket.block, ticket.number)
             self._ssh.connection_made(transport)
         self._pass_on(transport, self._ssh)
 
@@ -212,6 +213,7 @@ class Gate(asyncio.Protocol):
         if self._over or transport is None or ssh is None:
             return
         self._over = True
+        ssh.own_turn = None
         self._pass_on(transport, ssh)
         transport.set_protocol(ssh)
 

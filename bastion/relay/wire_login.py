@@ -8,6 +8,8 @@ This is part of the room that touches asyncssh's internals (see `wire`).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import asyncssh
 from asyncssh.auth import KbdIntChallenge, KbdIntResponse
 from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE, DISC_PROTOCOL_ERROR
@@ -59,6 +61,8 @@ class Entering(Client, asyncssh.SSHServerConnection):
     _answered = False
     _signed = 0
     _probes = 0
+    own_turn: Callable[[], Awaitable[None]] | None = None
+    """Waited for before a key is looked at: many logins take turns."""
 
     def begin(self) -> None:
         """The TCP connection is there, and its address known."""
@@ -79,10 +83,15 @@ class Entering(Client, asyncssh.SSHServerConnection):
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
         """A key offered (no `msg`), or proven. Replaces asyncssh's own judgement wholly."""
         self._refuse_second_way()
-        if not msg:
+        if msg:
+            self._signed += 1
+        else:
             self._probes += 1
+        self._bound(more=1)
+        if self.own_turn is not None:
+            await self.own_turn()
+        if not msg:
             return await self.front.offer(username, key_data)
-        self._signed += 1
         if not proves(key_data, msg, signature, self._session_id):
             return False
         verdict = await self.front.prove(username, key_data)
@@ -139,10 +148,21 @@ class Entering(Client, asyncssh.SSHServerConnection):
             return
         self._refuse_second_way()
         self._probes += 1
-        if self._signed >= self.limits.signed_attempts or self._probes >= 2 * self.limits.probes:
-            self.limits.hit("signed_attempts" if self._signed >= self.limits.signed_attempts else "probes")
-            raise asyncssh.DisconnectError(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
+        self._bound()
         super().send_userauth_failure(partial_success)
+
+    def _bound(self, *, more: int = 0) -> None:
+        """Send a client away that has tried enough: when it is told "no", or asks one more without waiting for that."""
+        limits = self.limits
+        for tried, most, name in (
+            (self._signed, limits.signed_attempts + more, "signed_attempts"),
+            (self._probes, 2 * limits.probes + more, "probes"),
+        ):
+            if tried >= most:
+                limits.hit(name)
+                raise asyncssh.DisconnectError(
+                    DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
+                )
 
     async def send_userauth_success(self) -> None:
         """Only for the login name that the front let in, whatever path led here."""

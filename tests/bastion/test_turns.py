@@ -84,6 +84,33 @@ async def test_a_step_that_fails_takes_nobody_elses_turn() -> None:
     assert [type(about["exception"]) for about in failed] == [ZeroDivisionError]
 
 
+async def test_a_task_goes_on_in_its_turn_and_is_the_last_of_a_round() -> None:
+    room = Room()
+
+    async def login(number: int) -> None:
+        await room.turns.wait("loud", number)
+        room.taken.append(f"task{number}")
+
+    tasks = [asyncio.create_task(login(number)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    room.want("loud", 3)
+    room.want("quiet", 9)
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    assert tasks[0].cancelled()
+    await room.done.wait()
+    assert room.taken == ["quiet9", "task2", "loud3"]
+    assert len(room.turns) == 0
+
+
+async def test_one_connection_may_wish_for_two_turns() -> None:
+    room = Room()
+    room.want("loud", 1)
+    room.want("loud", 1)
+    await room.done.wait()
+    assert room.taken == ["loud1", "loud1"]
+
+
 @pytest.mark.parametrize("count", [0, 1, 50])
 async def test_nothing_is_left(count: int) -> None:
     room = Room()
