@@ -8,6 +8,8 @@ bytes for the channel that its window does not take wait here, at most one read,
 # ruff: noqa: ARG002 - both ends of a channel answer the same calls, whether they need every argument or not
 
 import asyncio
+import math
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -38,14 +40,19 @@ class TunnelEnd(asyncio.Protocol):
         packet: int,
         window: int,
         buffered: int,
+        silence: float,
+        questions: int,
         ended: Callable[["TunnelEnd"], None],
     ) -> None:
+        """`silence` seconds without a word have the kernel ask whether the server is there, `questions` times as long
+        apart, until it counts as gone; 0 never asks."""
         self._channel = channel
         self._on_end = ended
         self._room = offered  # what the client takes
         self._packet = max(packet, 1)
         self._window = window
         self._high = buffered
+        self._silence, self._questions = silence, questions
         self._taken = 0  # bytes to be granted to the client again
         self._waiting = b""
         self._transport: asyncio.Transport | None = None
@@ -74,6 +81,8 @@ class TunnelEnd(asyncio.Protocol):
             raise TypeError("a tunnel needs a stream")
         self._transport = transport
         transport.set_write_buffer_limits(high=min(self._high, self._window))
+        if self._silence:
+            _notice_death(transport.get_extra_info("socket"), self._silence, self._questions)
         transport.pause_reading()
 
     def start(self) -> None:
@@ -194,3 +203,16 @@ class TunnelEnd(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+
+def _notice_death(sock: socket.socket, silence: float, questions: int) -> None:
+    """A server whose network failed says nothing, and a tunnel has no messages of its own to ask it with.
+
+    Keepalive asks while nothing is on its way (tcp(7)); what is, and is not acknowledged, is waited for as long.
+    """
+    seconds = max(1, math.ceil(silence))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, questions)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds * (questions + 1))

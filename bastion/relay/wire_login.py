@@ -160,9 +160,7 @@ class Entering(Client, asyncssh.SSHServerConnection):
         ):
             if tried >= most:
                 limits.hit(name)
-                raise asyncssh.DisconnectError(
-                    DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
-                )
+                raise asyncssh.DisconnectError(DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures")
 
     async def send_userauth_success(self) -> None:
         """Only for the login name that the front let in, whatever path led here."""

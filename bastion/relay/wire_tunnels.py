@@ -57,6 +57,8 @@ class Tunnels(Link):
             packet=min(offered.packet, self.limits.packet),
             window=self.limits.window,
             buffered=self.limits.buffered,
+            silence=self.limits.keepalive_seconds,
+            questions=self.limits.keepalive_count,
             ended=self.tunnels.discard,
         )
         try:

@@ -123,6 +123,25 @@ async def test_a_client_that_vanished_is_noticed_by_keepalives(sshd: Sshd, tmp_p
             await process.communicate()
 
 
+async def test_a_pod_that_vanished_is_noticed_by_keepalives(tmp_path: Path) -> None:
+    limits = replace(RelayLimits(), keepalive_seconds=0.2, keepalive_count=2)
+    with Sshd.running(tmp_path / "sshd") as own:
+        async with Door(own, tmp_path / "door", limits=limits).serving() as door:
+            process = await _started(door, "--", "echo up; cat")
+            stopped = own.connections()
+            for child in stopped:
+                os.kill(child, signal.SIGSTOP)
+            try:
+                assert process.stderr is not None
+                said = await asyncio.wait_for(process.stderr.read(), 20)
+                assert b"The connection to your server was lost" in said
+                assert await process.wait() == 255
+                assert (await door.next_end()).ended == [None]
+            finally:
+                for child in stopped:
+                    os.kill(child, signal.SIGCONT)
+
+
 async def test_an_idle_client_that_answers_keepalives_stays(sshd: Sshd, tmp_path: Path) -> None:
     limits = replace(RelayLimits(), keepalive_seconds=0.05, keepalive_count=1)
     async with Door(sshd, tmp_path / "door", limits=limits).serving() as door:

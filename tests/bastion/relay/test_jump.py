@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import shlex
 import signal
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bastion.relay.limits import RelayLimits
 from tests.bastion.relay.doors import Answer, Door, Way, run
 from tests.support.sshd import Sshd, free_port
 
@@ -138,6 +141,39 @@ async def test_a_stopped_client_stops_the_server_and_gets_the_rest_later(door: D
         process.send_signal(signal.SIGCONT)
         got += len(await process.stdout.read())
         assert (got, await process.wait()) == (size, 0)
+
+
+_TCP_REPAIR = 19  # linux/tcp.h
+
+
+async def test_a_server_whose_network_failed_is_noticed(sshd: Sshd, tmp_path: Path) -> None:
+    """It says nothing, not even goodbye. Linux can make a socket vanish that way (TCP_REPAIR), for root."""
+    limits = replace(RelayLimits(), keepalive_seconds=1, keepalive_count=1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    async with Door(sshd, tmp_path / "door", limits=limits).serving() as door:
+        door.tunnel_port = listener.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *Way.through(door).command("-W", "pod.hub:22"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            server, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(listener), 20)
+            try:
+                server.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+            except PermissionError:
+                pytest.skip("only root can make a connection vanish")
+            finally:
+                server.close()
+            assert await asyncio.wait_for(process.wait(), 60) == 0
+        finally:
+            listener.close()
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+        await door.next_end()
 
 
 def test_the_tunnel_module_knows_no_ssh_library() -> None:
