@@ -7,13 +7,13 @@ whoever is in and cuts whoever must go. This room joins them for one connection 
 import asyncio
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bastion import traces
-from bastion.admission import Admission, How, Mode, may_jump, not_ready, only, stopped
+from bastion.admission import Admission, Mode, may_jump, not_ready, only, stopped
+from bastion.arrival import Arrival
 from bastion.auth import Authenticator
 from bastion.directory.table import Directory, Pod
-from bastion.doorbell import Doorbell
 from bastion.inside import Inside, Passage
 from bastion.interactive import BrowserLogins
 from bastion.registry import About, Registration, Registry
@@ -27,13 +27,11 @@ from bastion.relay.front import (
     ToPod,
     Tunnel,
     TunnelLink,
-    Verdict,
 )
 from bastion.relay.meanings import Asked, DirectTcp, Opened, Requested, Session, Unknown
 from bastion.relay.requests import needed_capability
 from bastion.target import Reach
 from ca import audit
-from ca.certificate import is_certificate
 from ca.errors import MalformedName, Reason, Refusal
 from ca.names import Instance, Server, parse_host_name
 
@@ -57,92 +55,20 @@ class House:
     cut_at_expiry: bool = False
 
 
-class Door:
+class Door(Arrival):
     """One client connection: a `Front` for the relay, and a `Session` for the registry."""
 
     def __init__(self, house: House, link: ClientLink) -> None:
+        super().__init__(house.authenticator, house.browser, house.note, link)
         self._house = house
-        self._link = link
         self.id = secrets.token_hex(8)
-        self._peer = link.peer[0]
-        self._bell = Doorbell(house.browser, self._peer)
-        self._proven: tuple[str, bytes, Admission] | None = None
         self._about: About | None = None
         self._registration: Registration[Inside] | None = None
-        self._turned_away: audit.ConnectionRefused | None = None
-        self._refused = False
-        self._refused_interactive = False
         self._refused_actions = 0
         self._tunnels = 0
         self._why = "client"
-        self._over = asyncio.Event()
 
-    # --- who comes in
-
-    async def offer(self, login: str, blob: bytes) -> bool:
-        """Whether a signature would be welcome. Remembers the last stranger's key for the one line at the end."""
-        welcome = await self._house.authenticator.offer(login, blob)
-        if not welcome:
-            self._turn_away(login, blob)
-        return welcome
-
-    async def prove(self, login: str, blob: bytes) -> Verdict:
-        """Judge a proven key."""
-        self._proven = None
-        judged = await self._house.authenticator.judge(login, blob, self._peer)
-        if judged is None:
-            self._turn_away(login, blob)
-            return Verdict(False)
-        if isinstance(judged, Refusal):
-            self._refuse_entry(login, blob, judged.reason)
-            return Verdict(False, judged.sentence)
-        self._proven = (login, blob, judged)
-        return Verdict(True)
-
-    @property
-    def interactive(self) -> bool:
-        """Whether somebody without a key may log in with a browser."""
-        return self._bell.offered
-
-    async def invite(self, login: str) -> str | Refusal:
-        """Begin a login with a browser."""
-        text = await self._bell.ring(login)
-        if isinstance(text, Refusal):
-            self._refuse_interactive(login, text.reason)
-        return text
-
-    async def invited(self, login: str) -> bytes | Refusal:
-        """Wait for the browser, and judge the certificate that it brings exactly as one that was shown and proven."""
-        outcome = await self._bell.outcome()
-        if isinstance(outcome, Refusal):
-            self._refuse_interactive(login, outcome.reason)
-            return outcome
-        judged = await self._house.authenticator.judge(login, outcome, self._peer)
-        if judged is None:
-            judged = _not_known_yet()
-        if isinstance(judged, Refusal):
-            self._refuse_interactive(login, judged.reason, outcome)
-            return judged
-        self._proven = (login, outcome, replace(judged, how=How.INTERACTIVE))
-        return outcome
-
-    @property
-    def waits_seconds(self) -> float:
-        """How long a login with a browser may be waited for, from its beginning."""
-        return self._bell.seconds
-
-    def turn_down(self, login: str, refusal: Refusal) -> Refusal:
-        """There is no room to wait for a browser."""
-        self._bell.silence()
-        self._refuse_interactive(login, refusal.reason)
-        return refusal
-
-    def end_waiting(self, reason: Reason, sentence: str) -> None:
-        """Whoever waits for a browser has waited long enough, or has to make room."""
-        if self._bell.waits:
-            self._bell.leave()
-            self._refuse_interactive(self._bell.login, reason)
-            self._link.close(sentence)
+    # --- who is in
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """Take the connection in: admission is asked once more in the very step that registers it."""
@@ -162,25 +88,6 @@ class Door:
             asyncio.get_running_loop().call_later(
                 max(admission.expires_at - self._house.wall(), 0.0), self._expire, admission
             )
-
-    def _refuse_entry(self, login: str, blob: bytes, reason: Reason) -> None:
-        """One audit line for a proven credential that opens nothing."""
-        self._turned_away, self._refused = None, True
-        self._house.note(traces.refused(self._peer, login, blob, reason))
-
-    def _refuse_interactive(self, login: str, reason: Reason, blob: bytes | None = None) -> None:
-        """One audit line for a login with a browser that came to nothing."""
-        if not self._over.is_set() and not self._refused_interactive:
-            self._refused_interactive = True
-            self._turned_away, self._refused = None, True
-            self._house.note(traces.interactive_refused(self._peer, login, reason, blob))
-
-    def _turn_away(self, login: str, blob: bytes) -> None:
-        """Keep what the one line will say of somebody who never proves anything that counts here. A foreign
-        certificate says more than the bare key that ssh offers after it."""
-        kept = self._turned_away
-        if not self._refused and (kept is None or kept.reason != Reason.UNKNOWN_CA or is_certificate(blob)):
-            self._turned_away = traces.stranger(self._peer, login, blob)
 
     def _expire(self, admission: Admission) -> None:
         if not self._over.is_set() and (refusal := self._house.authenticator.expired(admission)):
@@ -259,13 +166,8 @@ class Door:
     def closed(self, exc: Exception | None) -> None:
         """The connection is over."""
         del exc
-        if self._bell.waits:
-            self._bell.leave()
-            self._refuse_interactive(self._bell.login, Reason.ABANDONED)
-        self._over.set()
+        self.gone(inside=self._registration is not None)
         if self._registration is None:
-            if self._turned_away is not None:
-                self._house.note(self._turned_away)
             return
         self._registration.release()
         received, sent = self._link.transferred
@@ -444,13 +346,6 @@ class Door:
 
 def _unknown(name: str) -> Refusal:
     return Refusal(Reason.NOT_PERMITTED, f"The bastion does not know {name}.")
-
-
-def _not_known_yet() -> Refusal:
-    """The api signs with a key that this bastion was not told of: a rotation that it has not heard of."""
-    return Refusal(
-        Reason.UNKNOWN_CA, "The certificate for your login cannot be checked here yet. Type your ssh command again."
-    )
 
 
 def _jump_only_carries() -> Refusal:
