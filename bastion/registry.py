@@ -10,6 +10,7 @@ connection (which has no pod) and each tunnel to a pod for itself.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -140,7 +141,7 @@ class Registry(Generic[S]):
         self._close_seconds = close_seconds
         self._live: dict[int, Registration[S]] = {}
         self._by_server: dict[Server, set[int]] = {}
-        self._by_identity: dict[str, int] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._next_id = 1
         self._closing: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_CLOSING_AT_ONCE)
@@ -162,7 +163,8 @@ class Registry(Generic[S]):
         if len(self._live) >= self._limits.total:
             self._hit("tunnels")
             return Refusal(Reason.TOO_MANY, "The bastion has no room for more sessions. Try again later.")
-        if self._by_identity.get(about.identity, 0) >= self._limits.per_user:
+        counted = _counted_for(about)
+        if any(self._counts[one] >= self._limits.per_user for one in counted):
             self._hit("connections_per_user")
             return Refusal(Reason.TOO_MANY, "You have too many sessions open. Close one and try again.")
         if (refusal := still_valid()) is not None:
@@ -172,7 +174,7 @@ class Registry(Generic[S]):
         self._live[registration.id] = registration
         if about.instance is not None:
             self._by_server.setdefault(about.instance.server, set()).add(registration.id)
-        self._by_identity[about.identity] = self._by_identity.get(about.identity, 0) + 1
+        self._counts.update(counted)
         self._empty.clear()
         self._came()
         return registration
@@ -266,12 +268,22 @@ class Registry(Generic[S]):
             of_server.discard(one.id)
             if not of_server:
                 del self._by_server[about.instance.server]
-        self._by_identity[about.identity] -= 1
-        if not self._by_identity[about.identity]:
-            del self._by_identity[about.identity]
+        for counted in _counted_for(about):
+            self._counts[counted] -= 1
+            if not self._counts[counted]:
+                del self._counts[counted]
         if not self._live:
             self._empty.set()
         self._went(_line(one))
+
+
+def _counted_for(about: About) -> tuple[tuple[str, str], ...]:
+    """Whose limit a session counts for: its user's or its key's; and where a raw key opens a server, also that of all
+    raw keys into the servers of that owner, who could list any number of them."""
+    whose = ("identity", about.identity)
+    if about.user is not None or about.instance is None:
+        return (whose,)
+    return (whose, ("raw keys into servers of", about.instance.server.owner))
 
 
 def _line(one: Registration[S]) -> Line:

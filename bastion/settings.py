@@ -116,7 +116,8 @@ class LimitSettings(Group):
     """Connections from one address, logged in or not. An IPv6 /64 is one address."""
 
     connections_per_user: Count = 64
-    """Live connections of one user or key. Each tunnel of a jump connection counts as one."""
+    """Live connections of one user or key, and of all raw keys together into the servers of one owner. Each tunnel of
+    a jump connection counts as one."""
 
     connections: Count = 5000
     """Connections in all. Each may need two file descriptors; the limit of the process is raised as far as it goes."""

@@ -217,3 +217,25 @@ class TestDrain:
     async def test_an_empty_registry_drains_at_once(self, registry: Registry[Session]) -> None:
         async with asyncio.timeout(LIMIT):
             assert await registry.drain("going down", 10 * LIMIT, "gone") == 0
+
+
+async def test_raw_keys_into_the_servers_of_one_owner_count_together(registry: Registry[Session]) -> None:
+    """Otherwise somebody who lists a hundred keys of their own may have a hundred times as much."""
+    gpu, bobs = Instance(Server("alice", "gpu"), 2), Instance(Server("bob"), 3)
+    kept = [
+        enter(registry, session(f"key:{number}", instance, user=None, serial=None))
+        for number, instance in enumerate((ALICE, ALICE, gpu))
+    ]
+    refused = registry.register(session("key:3", gpu, user=None, serial=None), yes)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.TOO_MANY
+    enter(registry, session("key:3", bobs, user=None, serial=None))
+    enter(registry, session("alice")).release()  # a certificate is its user's matter
+    kept[0].release()
+    enter(registry, session("key:3", gpu, user=None, serial=None))
+
+
+async def test_a_raw_key_that_only_jumps_counts_for_itself(registry: Registry[Session]) -> None:
+    """Its pods are not known yet, and anybody's pod may list it: nobody must be able to use up somebody else's."""
+    for number in range(4):
+        enter(registry, session(f"key:{number}", None, user=None, serial=None))
