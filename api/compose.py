@@ -77,7 +77,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             signer,
             settings.zone,
             rules,
-            interactive=settings.logins.device and settings.logins.interactive,
+            interactive=settings.logins.holds_connections,
             interval=settings.hub.poll_interval,
             clock=clock,
             on_end=ended,

@@ -278,6 +278,11 @@ class LoginSettings(_Group):
     """Whether the bastion may do so for people who have neither a certificate nor a known key. Needs `device`; the
     bastion has a setting of its own."""
 
+    @property
+    def holds_connections(self) -> bool:
+        """Both."""
+        return self.device and self.interactive
+
 
 class LogSettings(_Group):
     """What is written where. Both logs are lines of JSON."""

@@ -18,6 +18,12 @@ from ca import audit
 from ca.certificate import is_certificate
 from ca.errors import Reason, Refusal
 
+SETTLE_SECONDS = 5.0
+"""How long the news of a server that has just started may take to come here."""
+
+_LOOK_AGAIN_SECONDS = 0.25
+_MAY_SETTLE = frozenset({Reason.SERVER_STOPPED, Reason.SERVER_RESTARTED, Reason.UNAVAILABLE})
+
 
 class Arrival:
     """The part of a `Front` that the relay asks while somebody authenticates. `note` writes an audit event."""
@@ -78,14 +84,26 @@ class Arrival:
         if isinstance(outcome, Refusal):
             self._refuse_interactive(login, outcome.reason)
             return outcome
-        judged = await self._authenticator.judge(login, outcome, self._peer)
-        if judged is None:
-            judged = _not_known_yet()
+        judged = await self._judge_new(login, outcome)
         if isinstance(judged, Refusal):
             self._refuse_interactive(login, judged.reason, outcome)
             return judged
         self._proven = (login, outcome, replace(judged, how=How.INTERACTIVE))
         return outcome
+
+    async def _judge_new(self, login: str, blob: bytes) -> Admission | Refusal:
+        """Judge a certificate that was made this moment. Its maker may know of a start that was not heard of here
+        yet, so a server that does not run gets a moment to do so."""
+        end = asyncio.get_running_loop().time() + SETTLE_SECONDS
+        while True:
+            judged = await self._authenticator.judge(login, blob, self._peer)
+            if judged is None:
+                return _not_known_yet()
+            if not isinstance(judged, Refusal) or judged.reason not in _MAY_SETTLE:
+                return judged
+            if asyncio.get_running_loop().time() >= end:
+                return judged
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
     @property
     def waits_seconds(self) -> float:

@@ -32,7 +32,7 @@ _SENTENCES = {
 }
 
 _MADE_ROOM = "Too many logins wait for a browser. Type your ssh command again, or log in with a certificate."
-_TOO_LATE = "Nobody approved this login in time. Type your ssh command again for a new code."
+_TOO_LATE = "This login was not approved in time. Type your ssh command again for a new code."
 
 FAREWELL_SECONDS = 2.0
 """How long somebody who is turned away may take to read why."""

@@ -54,7 +54,11 @@ async def get_about(services: Injected, response: Response) -> About:
         time=int(services.now()),
         bastion=BastionAddress(hosts=list(bastion.hosts), port=bastion.port, jump_login=bastion.jump_login),
         unix_user=settings.pods.unix_user,
-        features=Features(device=True, start=settings.servers.start, interactive=False),
+        features=Features(
+            device=settings.logins.device,
+            start=settings.servers.start,
+            interactive=settings.logins.holds_connections,
+        ),
     )
 
 

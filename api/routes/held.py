@@ -74,7 +74,7 @@ class IdRequest(BaseModel):
 
 
 class HeldCertificate(BaseModel):
-    """The certificate; null while nobody has decided."""
+    """The certificate; null while nobody has decided, or a server starts that was asked for."""
 
     certificate: str | None
 
@@ -90,7 +90,8 @@ async def post_login(services: Injected, body: LoginRequest) -> LoginAnswer:
     key = desk.read_key(body.public_key)
     if isinstance(key, Refusal):
         raise Refused(device.refused(services, key, None, peer))
-    begun = await device.begin(services, NewLogin(Kind.INTERACTIVE, key, peer, server=body.server), peer)
+    new = NewLogin(Kind.INTERACTIVE, key, peer, server=body.server, start=body.server is not None)
+    begun = await device.begin(services, new, peer)
     if isinstance(begun, Refusal):
         raise Refused(begun)
     page = f"{services.settings.public_url}/activate"
@@ -130,6 +131,5 @@ async def post_give_up(services: Injected, body: IdRequest) -> Response:
 
 
 def _demand_on(services: Services) -> None:
-    logins = services.settings.logins
-    if not (logins.device and logins.interactive):
+    if not services.settings.logins.holds_connections:
         raise Refused(_OFF)

@@ -217,3 +217,11 @@ async def test_about_tells_clients_what_they_need(service: Service) -> None:
     assert told["bastion"] == {"hosts": ["127.0.0.1", "localhost"], "port": 2222, "jump_login": "jump"}
     assert told["features"]["device"] is True
     assert told["features"]["start"] is False
+
+
+async def test_it_can_be_switched_off(hub: Hub, tmp_path: Path) -> None:
+    async with running_service(hub, tmp_path / "state", LOGINS_DEVICE="false") as service:
+        for path, body in (("/device", {"public_key": new_key()}), ("/device/token", {"device_code": "x"})):
+            refused(await service.request("POST", path, data=body), 403, "not_permitted")
+        features = (await service.request("GET", "/about")).json()["features"]
+        assert (features["device"], features["interactive"]) == (False, False)

@@ -167,7 +167,7 @@ async def test_nobody_who_decides_in_time(tmp_path: Path) -> None:
     async with place(tmp_path, LOGIN_INTERACTIVE_SECONDS="1") as here:
         status, _, errors = await (await here.ssh("true")).ends()
         assert status == 255
-        assert b"Nobody approved this login in time. Type your ssh command again for a new code." in errors
+        assert b"This login was not approved in time. Type your ssh command again for a new code." in errors
         await here.refused("expired_token")
         await here.site.until("the login to be given up", lambda: len(here.browser.given_up) == 1)
         assert await here.site.metric(WAITING) == 0
