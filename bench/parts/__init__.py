@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench.parts import bulk, crowd, directory, files, logins, signing, stops
+from bench.parts import bulk, client, crowd, directory, files, logins, signing, stops
 from bench.scale import Scale
 from bench.stage import Stage
 from bench.table import Result
@@ -17,4 +17,5 @@ PARTS: Mapping[str, Part] = {
     "stops": stops.measure,
     "signing": signing.measure,
     "directory": directory.measure,
+    "client": client.measure,
 }

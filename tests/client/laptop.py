@@ -36,6 +36,7 @@ class Laptop:
     ahead: int = 0
     """Seconds by which its clock is wrong."""
     extra: dict[str, str] = field(default_factory=dict)
+    program: Path = HUBSSH
 
     @property
     def ssh_folder(self) -> Path:
@@ -63,10 +64,10 @@ class Laptop:
     def command(self, *words: str) -> list[str]:
         """hubssh as it is run: the file itself, or, where the clock is wrong, with another clock given to `main`."""
         if not words or words[0].startswith("-"):
-            return [PYTHON, str(HUBSSH), *words]
+            return [PYTHON, str(self.program), *words]
         words = (words[0], "--ssh-dir", str(self.ssh_folder), *words[1:])
         if not self.ahead:
-            return [PYTHON, str(HUBSSH), *words]
+            return [PYTHON, str(self.program), *words]
         late = (
             f"import sys, time; sys.path.insert(0, {str(HUBSSH.parent)!r}); import hubssh; sys.exit(hubssh.main("
             f"sys.argv[1:], hubssh.Machine(clock=lambda: time.time() + {self.ahead})))"
