@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from api.settings import Settings as ApiSettings
 from api.settings import read_settings as read_api_settings
+from bastion.settings import Settings as BastionSettings
 from bastion.settings import read_settings as read_bastion_settings
+from ca.environment import setting_names
 from tests.chart.rendering import (
     CHART,
     EXISTING,
@@ -172,6 +175,25 @@ def test_settings_of_ones_own_are_passed_on() -> None:
     )
     assert environment(objects, "api")["SSH_API_CERTIFICATES_LIFETIME"] == "28800"
     assert environment(objects, "bastion")["BASTION_LOGIN_RAW_KEYS"] == "false"
+
+
+ELSEWHERE = {
+    "SSH_API_HUB_TOKEN",  # from the hub's Secret, as a file
+    "SSH_API_DATABASE_URL",  # from a Secret
+    "BASTION_METRICS_HOST",
+    "BASTION_METRICS_PORT",
+    "BASTION_DIRECTORY_KUBECONFIG",  # the service account's place
+}
+"""Settings that no value may name, because others decide them where they are wanted."""
+
+
+@pytest.mark.parametrize(("part", "settings"), [("api", ApiSettings), ("bastion", BastionSettings)])
+def test_every_setting_of_the_programs_follows_from_values_or_can_be_set(part: str, settings: type[Any]) -> None:
+    decided = environment(rendered(), part).keys()
+    others = [name for name in setting_names(settings) if name not in decided | ELSEWHERE]
+    assert len(others) > 10
+    objects = rendered({part: {"settings": dict.fromkeys(others, "x")}})
+    assert all(environment(objects, part)[name] == "x" for name in others)
 
 
 @pytest.mark.parametrize(("value", "text"), [(16777216, "16777216"), (0.25, "0.25"), (True, "true"), ("7", "7")])

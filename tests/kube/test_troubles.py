@@ -7,10 +7,12 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
+import httpx
 import pytest
 
+from bastion.metrics import PREFIX
 from tests.kube.conftest import KubeSystem, running
-from tests.support.hub import LIMIT
+from tests.support.hub import LIMIT, free_port, no_tls
 from tests.support.kube.store import timestamp
 from tests.support.system import Person
 
@@ -18,10 +20,18 @@ STOPPED = b"Your server alice stopped."
 QUICK = {"BASTION_DIRECTORY_WATCH_SECONDS": "1", "BASTION_DIRECTORY_MAX_AGE": "8"}
 
 
+def metric(quick: KubeSystem, name: str) -> float:
+    """What the bastion tells Prometheus."""
+    port = quick.system.bastion.environment["BASTION_METRICS_PORT"]
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", verify=no_tls(), trust_env=False).text
+    (value,) = [line.split()[1] for line in text.splitlines() if line.startswith(f"{PREFIX}{name} ")]
+    return float(value)
+
+
 @pytest.fixture(scope="module")
 def quick(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSystem]:
     """A system whose bastion notices within seconds what otherwise takes it half a minute."""
-    yield from running(hub_release, tmp_path_factory, settings=QUICK)
+    yield from running(hub_release, tmp_path_factory, settings={**QUICK, "BASTION_METRICS_PORT": str(free_port())})
 
 
 @pytest.fixture
@@ -116,11 +126,14 @@ async def test_when_nothing_is_heard_for_too_long_nobody_new_gets_in_and_everybo
             while (refused := await anyio.to_thread.run_sync(alice.ssh, "alice", "true")).returncode == 0:
                 pass
         assert b"lets nobody new in" in refused.stderr
+        assert metric(quick, "fresh") == 0
+        assert metric(quick, "directory_age_seconds") > 8
         assert echoes(client)
         quick.cluster.restart()
         with anyio.fail_after(LIMIT):
             while (await anyio.to_thread.run_sync(alice.ssh, "alice", "true")).returncode != 0:
                 pass
+        assert metric(quick, "fresh") == 1
         assert echoes(client)
 
 
