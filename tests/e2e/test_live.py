@@ -59,7 +59,7 @@ class Account:
         """Wait until the list is this: user, server and mode of each, in any order."""
 
         def shown() -> list[tuple[str, str, str]]:
-            return sorted((one["user"], one["server"], one["mode"]) for one in self.sessions())
+            return sorted((one["user"], one["server"] or "", one["mode"]) for one in self.sessions())
 
         self._wait(f"the sessions to be {expected}", lambda: shown() == sorted(expected))
         return self.sessions()
