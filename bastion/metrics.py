@@ -23,6 +23,7 @@ from bastion.knowledge import Known
 from bastion.listener import Hall
 from bastion.pubkeys import KeyCache
 from bastion.registry import Line, Registry
+from bastion.settings import LimitSettings
 from ca import audit
 
 PREFIX = "jupyterhub_bastion_"
@@ -37,6 +38,15 @@ _SETTINGS = {
 }
 """The settings of bounds that have another name where they are kept; the others are `limits_…`."""
 
+_NOT_REACHED = frozenset({"unauthenticated_rate", "keepalive"})
+"""Settings of limits that are counted under another: a chance, and a pause between questions."""
+
+BOUNDS = (
+    *(f"limits_{name}" for name in LimitSettings.model_fields if name not in _NOT_REACHED),
+    *_SETTINGS.values(),
+)
+"""Every bound that can be reached, by its setting: counted from the start, so that what was never reached reads 0."""
+
 _LAGS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -44,7 +54,7 @@ _LAGS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 class Tally:
     """What has happened since this process began."""
 
-    limits: Counter[str] = field(default_factory=Counter)
+    limits: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(BOUNDS, 0)))
     logins: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     actions_refused: Counter[str] = field(default_factory=Counter)
     pods_failed: Counter[str] = field(default_factory=Counter)

@@ -7,6 +7,7 @@ directory, no certificates' meaning and no api: those are behind the `Front` tha
     meanings   the words for what is asked                  (pure)
     requests   from payloads to meanings, and to the capability that each needs   (pure)
     answers    replies in the order of the questions       (pure)
+    far        what the two ends of a channel say to each other  (pure)
     credit     flow control from end to end                (pure)
     proof      whether a signature proves a key            (pure)
     limits     numbers and algorithms                      (pure)

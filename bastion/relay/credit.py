@@ -22,13 +22,15 @@ _MAX_WINDOW = 0xFFFFFFFF
 class Credit:
     """One direction of one channel."""
 
-    __slots__ = ("_cap", "_reserve", "_room", "granted")
+    __slots__ = ("_cap", "_reserve", "_room", "capped", "granted")
 
     def __init__(self, offered: int, cap: int) -> None:
         self._cap = cap
         self._room = offered
         self._reserve = RESERVE if offered >= 64 * RESERVE else 0
         self.granted = min(cap, offered - self._reserve)
+        self.capped = offered - self._reserve > cap
+        """Whether the receiver has ever offered more than `cap`."""
 
     def spend(self, size: int) -> bool:
         """The sender sent `size` bytes. False: it was not allowed to, and nothing has changed."""
@@ -41,6 +43,8 @@ class Credit:
     def widen(self, more: int) -> None:
         """The receiver takes `more` bytes. Beyond the protocol's largest window it is capped, not refused."""
         self._room = min(self._room + more, _MAX_WINDOW)
+        if self._room - self._reserve > self._cap:
+            self.capped = True
 
     def due(self) -> int:
         """How many bytes to grant the sender now; they count as granted. 0: nothing to tell.

@@ -18,6 +18,7 @@ from asyncssh.constants import (
 )
 
 from bastion.relay.answers import Slot
+from bastion.relay.far import NOWHERE
 from bastion.relay.front import (
     ChannelOpen,
     ChannelRequest,
@@ -48,11 +49,12 @@ from bastion.relay.meanings import (
 from bastion.relay.requests import FROM_CLIENTS, needed_capability, requested, shown
 from bastion.relay.requests import asked as parse_global
 from bastion.relay.sentences import NAME, printable
-from bastion.relay.wire_channel import NOWHERE, Leg
+from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
-from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
+from bastion.relay.wire_link import GlobalReply, Link, Offered, OpenFailure
 from bastion.relay.wire_login import Entering
 from bastion.relay.wire_pod import PodSide
+from bastion.relay.wire_pressure import Feeder
 from bastion.relay.wire_tunnels import Tunnels
 from ca.errors import Refusal
 

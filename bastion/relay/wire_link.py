@@ -1,30 +1,23 @@
-"""What the client's connection and the pod's have in common: opening channels across, and backpressure.
-
-asyncssh ignores its transports' word that they are full, and keeps what it may not send during a key exchange without
-a bound. So a connection that is full, or stuck in a key exchange, holds the reading of whatever feeds it.
+"""What the client's connection and the pod's have in common: opening channels across, and ending.
 
 This is part of the room that touches asyncssh's internals (see `wire`).
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from asyncssh.connection import SSHConnection
 from asyncssh.constants import (
     MSG_CHANNEL_OPEN,
     MSG_GLOBAL_REQUEST,
-    MSG_IGNORE,
     MSG_REQUEST_FAILURE,
     MSG_REQUEST_SUCCESS,
-    MSG_USERAUTH_LAST,
     OPEN_CONNECT_FAILED,
 )
 from asyncssh.misc import ProtocolError
-from asyncssh.packet import SSHPacket, SSHPacketLogger
+from asyncssh.packet import SSHPacket
 
 from bastion.relay.answers import Answers, Slot
 from bastion.relay.front import ChannelOpen, RelayRefused
@@ -32,7 +25,7 @@ from bastion.relay.limits import RelayLimits
 from bastion.relay.requests import opened, shown
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
-from bastion.relay.wire_hotpath import HotPath
+from bastion.relay.wire_pressure import Pressure
 
 DISCONNECT_BY_APPLICATION = 11
 
@@ -59,43 +52,24 @@ class Offered:
     payload: bytes
 
 
-class Feeder(Protocol):
-    """Something whose bytes go into a connection, and that can be told to wait."""
-
-    def hold(self) -> None: ...
-    def release(self) -> None: ...
-
-
 GlobalReply = bytes | None
 """The payload of a success, or None for a failure."""
 
 
-class Link(HotPath):
+class Link(Pressure):
     """One of the two connections. Subclasses decide; this moves."""
-
-    limits: RelayLimits
-    _tcp: asyncio.Transport | None = None
 
     def set_up(self, limits: RelayLimits, bench: Workbench) -> None:
         """Own state; before asyncssh's constructor, which may call back."""
-        self.limits = limits
+        self.set_up_pressure(limits)
         self.bench = bench
         self.legs: dict[int, Leg] = {}
         self._received = self._sent = 0
         self.ending = False
         self._muted = False
-        self._full = False
-        self._holds = 0
-        self._deferred_bytes = 0
-        self._holding_for_kex: list[Feeder] = []
-        self._held_feeders: list[Feeder] = []
         self._global_replies: Answers[GlobalReply] = Answers(self._send_global_reply)
 
     # what subclasses say
-
-    def feeders(self) -> list[Feeder]:
-        """Whatever writes into this connection."""
-        raise NotImplementedError
 
     async def across(self) -> Link:
         """The other connection. Raises `RelayRefused`."""
@@ -122,6 +96,10 @@ class Link(HotPath):
         )
         self.legs[leg.number] = leg
         return leg
+
+    def reached(self, limit: str) -> None:
+        """A bound of this name was reached, on this connection or one of its channels."""
+        self.limits.hit(limit)
 
     def losing(self) -> None:
         """The connection is over, and its channels are about to hear it."""
@@ -194,100 +172,6 @@ class Link(HotPath):
             self.send_packet(MSG_REQUEST_FAILURE)
         else:
             self.send_packet(MSG_REQUEST_SUCCESS, reply)
-
-    # backpressure
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport: asyncssh forgets it before it has closed it."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("SSH needs a stream")
-        self._tcp = transport
-        transport.set_write_buffer_limits(high=self.limits.buffered)
-        super().connection_made(transport)
-
-    def pause_writing(self) -> None:
-        """The transport holds as much as it may: whatever feeds this connection waits."""
-        if not self._full:
-            self._full = True
-            self.limits.hit("buffered")
-            self._held_feeders = self.feeders()
-            for feeder in self._held_feeders:
-                feeder.hold()
-
-    def resume_writing(self) -> None:
-        """It has room again."""
-        self._full = False
-        held, self._held_feeders = self._held_feeders, []
-        for feeder in held:
-            feeder.release()
-
-    @property
-    def full(self) -> bool:
-        """Whether a new feeder must begin by waiting."""
-        return self._full
-
-    def hold_with(self, feeder: Feeder) -> None:
-        """A feeder that began while this connection is full."""
-        if self._full:
-            self._held_feeders.append(feeder)
-            feeder.hold()
-
-    def hold(self) -> None:
-        """Stop reading from the peer. Its silence is then ours, so it is not asked whether it is there."""
-        self._holds += 1
-        if self._holds == 1 and self._tcp is not None:
-            self._tcp.pause_reading()
-            self.set_keepalive(0)
-
-    def release(self) -> None:
-        """Read again when nobody else holds."""
-        self._holds -= 1
-        if self._holds == 0 and self._tcp is not None:
-            self._tcp.resume_reading()
-            if not self.is_gone:
-                self.set_keepalive(self.limits.keepalive_seconds)
-
-    @property
-    def in_key_exchange(self) -> bool:
-        """Whether packets wait for new keys."""
-        return not self._kex_complete
-
-    def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
-        """Send, or keep until a key exchange is over; what is kept is counted and bounded."""
-        if self._muted or pkttype == MSG_IGNORE:
-            # asyncssh sends an empty one before every packet, against attacks on CBC, which is not offered here.
-            return
-        super().send_packet(pkttype, *args, handler=handler)
-        if not self._kex_complete and pkttype > MSG_USERAUTH_LAST:
-            self._deferred_bytes += sum(map(len, args))
-            if self._deferred_bytes > self.limits.deferred:
-                self.limits.hit("deferred")
-                self.abort()
-            elif self._deferred_bytes > self.limits.buffered and not self._holding_for_kex:
-                # A feeder that exchanges keys itself must be read, or the two would wait for each other.
-                self._holding_for_kex = [
-                    feeder for feeder in self.feeders() if not (isinstance(feeder, Link) and feeder.in_key_exchange)
-                ]
-                for feeder in self._holding_for_kex:
-                    feeder.hold()
-
-    def send_newkeys(self, k: bytes, h: bytes) -> None:
-        """The key exchange is over on our side: what was kept has been sent."""
-        super().send_newkeys(k, h)
-        self._deferred_bytes = 0
-        self._release_after_kex()
-
-    def _release_after_kex(self) -> None:
-        held, self._holding_for_kex = self._holding_for_kex, []
-        for feeder in held:
-            feeder.release()
-
-    def let_go(self) -> None:
-        """This connection is over: whatever waits for it is released."""
-        self.resume_writing()
-        self._release_after_kex()
-        if self._holds > 0 and self._tcp is not None:
-            self._tcp.resume_reading()
 
     # the end
 

@@ -22,8 +22,9 @@ from bastion.relay.meanings import (
 from bastion.relay.requests import FROM_PODS
 from bastion.relay.requests import asked as parse_global
 from bastion.relay.wire_channel import Leg
-from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
+from bastion.relay.wire_link import GlobalReply, Link, Offered, OpenFailure
 from bastion.relay.wire_options import PodLogin, pod_options
+from bastion.relay.wire_pressure import Feeder
 from ca.certificate import Kind, decode, is_certificate
 from ca.errors import MalformedCertificate
 

@@ -21,7 +21,8 @@ from bastion.relay.front import ChannelOpen
 from bastion.relay.limits import RelayLimits
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
-from bastion.relay.wire_link import Feeder, GlobalReply, Link, Offered, OpenFailure
+from bastion.relay.wire_link import GlobalReply, Link, Offered, OpenFailure
+from bastion.relay.wire_pressure import Feeder
 
 GCM = b"aes128-gcm@openssh.com"
 WINDOW = 1 << 20

@@ -24,6 +24,8 @@ ROOM = (
     "wire_login.py",
     "wire_options.py",
     "wire_pod.py",
+    "wire_pressure.py",
+    "wire_speech.py",
     "wire_tunnels.py",
 )
 
