@@ -55,6 +55,22 @@ async def test_four_gigabytes_of_window_that_nobody_reads_hold_little_memory(doo
     await door.next_end()
 
 
+async def test_a_window_that_is_cut_down_is_counted_once_for_each_channel(sshd: Sshd, tmp_path: Path) -> None:
+    hits: list[str] = []
+    limits = replace(RelayLimits(), hit=hits.append)
+    async with Door(sshd, tmp_path / "door", limits=limits).serving() as door, connect(door) as conn:
+        assert len((await conn.run("head -c 5000000 /dev/zero", encoding=None)).stdout) == 5_000_000
+        assert "window" not in hits
+        for number in (1, 2):
+            chan = await Raw.session(conn, window=limits.window)
+            chan.send_packet(93, UInt32(1 << 30))
+            chan.send_packet(93, UInt32(1 << 30))
+            assert await chan._make_request(b"exec", String(b"true"))
+            assert hits.count("window") == number
+        conn.abort()
+    await door.next_end()
+
+
 async def test_a_key_exchange_that_hangs_stops_the_pod_and_one_that_ends_goes_on(door: Door) -> None:
     async with connect(door) as conn:
         chan = await Raw.session(conn, window=0xFFFFFFFF)
