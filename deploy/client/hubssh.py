@@ -495,7 +495,14 @@ def public_line(machine: Machine, path: str) -> str:
 
 
 def sign(machine: Machine, key: str, message: bytes, alone: bool) -> str:
-    """The SSHSIG over `message` in base64, by `ssh-keygen`, which asks an agent that has the key. Raises `Trouble`."""
+    """The SSHSIG over `message` in base64, by `ssh-keygen`, which asks an agent that has the key. Raises `Trouble`.
+
+    `alone`: nobody is there who could be asked for a passphrase or a touch, and ssh waits.
+    """
+    if public_line(machine, key).startswith("sk-"):
+        if alone:
+            raise Trouble("Your security key has to be touched for that", "hubssh renew", "cannot_sign")
+        machine.tell("Touch your security key when it blinks.")
     done = machine.run("ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", key, data=message, alone=alone)
     lines = done.out.decode("ascii", "replace").split()
     if done.status or "SIGNATURE-----" not in lines:

@@ -151,3 +151,19 @@ def test_without_an_agent_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     assert not hubssh.agent_runs(Machine())
     assert hubssh.add_to_agent(Machine(), "/no/key", 60) == ""
+
+
+def test_a_security_key_is_never_waited_for_by_ssh_and_asked_for_by_name_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.ca import makers
+
+    key = tmp_path / "id_ed25519_sk"
+    Path(f"{key}.pub").write_text(makers.public_key("sk-ed25519").line)
+    machine = Windows(ssh_keygen=Done(1, b"", "device not found"))
+    with pytest.raises(Trouble, match="has to be touched"):
+        hubssh.sign(machine, str(key), b"x", alone=True)
+    assert machine.ran == []
+    with pytest.raises(Trouble, match="does not sign"):
+        hubssh.sign(machine, str(key), b"x", alone=False)
+    assert capsys.readouterr().err == "Touch your security key when it blinks.\n"

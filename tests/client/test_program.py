@@ -1,0 +1,159 @@
+"""Why: the file runs as it is fetched, on machines that are older than this one, with nothing else installed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.client import hubssh
+from tests.client.laptop import HUBSSH
+from tests.client.makers import NOW, certificate, site, store
+
+PYTHONS = sorted({*map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3")), "/usr/bin/python3", sys.executable})
+
+
+def version(python: str) -> tuple[int, ...]:
+    said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", said)[:2])
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_python_from_3_9_runs_it(python: str) -> None:
+    if not Path(python).exists() or version(python) < (3, 9):
+        pytest.skip("hubssh promises 3.9 and newer")
+    done = subprocess.run(
+        [python, "-W", "error", "-I", "-S", str(HUBSSH), "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hubssh {hubssh.VERSION}\n", "")
+
+
+def test_it_imports_the_standard_library_alone() -> None:
+    tree = ast.parse(HUBSSH.read_text())
+    roots = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    roots |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert roots <= sys.stdlib_module_names
+    # What is imported at once is what ssh waits for.
+    at_once = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    assert at_once == {"json", "os", "re", "sys", "time"}
+
+
+def test_its_version_is_the_distribution_s() -> None:
+    text = (HUBSSH.parent / "pyproject.toml").read_text()
+    assert f'version = "{hubssh.VERSION}"' in text
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(HUBSSH), *words], capture_output=True, text=True, check=False)
+
+
+def test_help_teaches_and_every_command_has_an_example() -> None:
+    general = run("--help").stdout
+    assert "hubssh login https://ssh.example.org" in general
+    assert run().stdout == general
+    assert run().returncode == 2
+    for name in hubssh.COMMANDS:
+        assert name in general
+        assert "examples:\n  " in run(name, "--help").stdout
+
+
+def test_what_cannot_be_understood_is_said_with_status_2() -> None:
+    assert run("no-such-command").returncode == 2
+    assert run("login", "--mode", "sideways").returncode == 2
+
+
+def test_bash_completes_commands_and_the_servers_that_are_known(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    program = tmp_path / "bin" / "hubssh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HUBSSH}" "$@" --ssh-dir "{made.ssh}"\n')
+    program.chmod(0o700)
+    script = (
+        'eval "$(hubssh completion bash)"; COMP_WORDS=(hubssh "$@"); COMP_CWORD=$#; _hubssh hubssh "${@: -1}"; '
+        'echo "${COMPREPLY[@]}"'
+    )
+
+    def completed(*words: str) -> list[str]:
+        environment = {"PATH": f"{program.parent}:/usr/bin:/bin"}
+        done = subprocess.run(
+            ["bash", "-c", script, "bash", *words], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("st") == ["start", "stop", "status"]
+    assert completed("doctor", "") == ["alice", "gpu", "off", "bob+lab"]
+    assert completed("start", "g") == ["gpu"]
+    assert completed("completion", "f") == ["fish"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_can_read_their_completion(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not here")
+    (tmp_path / "completion").write_text(run("completion", shell).stdout)
+    done = subprocess.run([shell, "-n", str(tmp_path / "completion")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestWhenItIsTimeToRenew:
+    """Half of the life of a certificate, and only where a new one would end later."""
+
+    def test_the_first_half_is_quiet(self) -> None:
+        made = certificate(valid_after=NOW - 3600, valid_before=NOW + 3601)
+        assert not hubssh.is_due(made, NOW)
+        assert hubssh.is_due(made, NOW + 1)
+
+    def test_an_ended_one_is_always_due(self) -> None:
+        assert hubssh.is_due(certificate(valid_before=NOW, renew_until=0), NOW)
+
+    @pytest.mark.parametrize("until", [0, NOW + 100, NOW + 160])
+    def test_what_would_not_end_later_is_not_asked_for(self, until: int) -> None:
+        assert not hubssh.is_due(certificate(valid_before=NOW + 100, renew_until=until), NOW)
+        assert hubssh.is_due(certificate(valid_before=NOW + 100, renew_until=NOW + 161), NOW)
+
+    def test_after_a_failure_the_next_try_waits_while_the_old_one_is_good(self) -> None:
+        old = certificate(valid_before=NOW + 100)
+        assert not hubssh.is_fresh(site(certificate=old, tried_at=NOW - 61), "alice", NOW)
+        assert hubssh.is_fresh(site(certificate=old, tried_at=NOW - 10), "alice", NOW)
+        assert not hubssh.is_fresh(site(certificate=old, tried_at=NOW - 10), "alice", NOW + 100)
+        assert not hubssh.is_fresh(site(certificate=old, tried_at=NOW + 900), "alice", NOW)  # a clock that was set back
+
+    def test_a_server_outside_the_certificate_is_never_fresh(self) -> None:
+        assert not hubssh.is_fresh(site(), "alice+off", NOW)
+
+
+@pytest.mark.parametrize(
+    ("typed", "login"),
+    [
+        ("", "alice"), ("alice", "alice"), ("gpu", "alice+gpu"), ("alice+gpu", "alice+gpu"), ("alice/gpu", "alice+gpu"),
+        ("gpu.hub", "alice+gpu"), ("bob+lab", "bob+lab"), ("bob/lab", "bob+lab"), ("new one", "alice+new=20one"),
+        ("GPU", "alice+=47=50=55"),
+    ],
+)  # fmt: skip
+def test_servers_are_meant_as_people_type_them(typed: str, login: str) -> None:
+    assert site().meant(typed) == login
+
+
+def test_names_go_both_ways() -> None:
+    for login in site().logins():
+        assert site().login_of(site().short(login)) == login
+        assert site().login_of(site().host(login).upper()) == login
+        assert site().meant(site().typed(login)) == login
+    assert site().login_of("github.com") == ""
+    assert site().login_of("-x.hub") == ""
+
+
+def test_json_of_a_failure_has_the_three_fields(tmp_path: Path) -> None:
+    done = run("list", "--json", "--ssh-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert set(json.loads(done.stdout)) == {"error", "error_description", "cure"}
+    assert done.stderr == ""
