@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from deploy.client.hubssh import ssh_folder
 from tests.support.browser import form
 from tests.support.hub import LIMIT, ROOT, no_tls
 from tests.support.system import ACCESS, System, SystemFailed
@@ -37,6 +38,8 @@ class Laptop:
     """Seconds by which its clock is wrong."""
     extra: dict[str, str] = field(default_factory=dict)
     program: Path = HUBSSH
+    at_home: bool = False
+    """True: the folder is the account's own ~/.ssh for whatever runs here, so that nothing has to be told about it."""
 
     @property
     def ssh_folder(self) -> Path:
@@ -63,6 +66,8 @@ class Laptop:
 
     def command(self, *words: str) -> list[str]:
         """hubssh as it is run: the file itself, or, where the clock is wrong, with another clock given to `main`."""
+        if self.at_home:
+            return self.home([PYTHON, str(self.program), *words])
         if not words or words[0].startswith("-"):
             return [PYTHON, str(self.program), *words]
         words = (words[0], "--ssh-dir", str(self.ssh_folder), *words[1:])
@@ -73,6 +78,12 @@ class Laptop:
             f"sys.argv[1:], hubssh.Machine(clock=lambda: time.time() + {self.ahead})))"
         )
         return [PYTHON, "-c", late, *words]
+
+    def home(self, command: Sequence[str]) -> list[str]:
+        """A command in a world of its own, where the account's ~/.ssh is this folder."""
+        self.ssh_folder.mkdir(mode=0o700, exist_ok=True)
+        mount = 'mount --bind "$0" "$1" && shift && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, str(self.ssh_folder), ssh_folder(), *command]
 
     def hubssh(self, *words: str) -> subprocess.CompletedProcess[str]:
         """hubssh to its end."""
@@ -113,7 +124,8 @@ class Laptop:
         self, *words: str, then: str = "approve", by: str = "", command: str = "login"
     ) -> subprocess.CompletedProcess[str]:
         """`hubssh login`, with somebody who opens what it prints and decides there."""
-        address = [self.system.url] if command == "login" and not self.ssh_folder.exists() else []
+        known = list(self.ssh_folder.glob("hubssh/*/site.json"))
+        address = [self.system.url] if command == "login" and not known else []
         with subprocess.Popen(
             self.command(command, *address, "--no-browser", *words),
             env=self.environment(),
@@ -176,7 +188,7 @@ class Laptop:
     def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Another client of OpenSSH, or one that calls ssh."""
         return subprocess.run(
-            [program, *self.options(), *words],
+            self.home([program, *words]) if self.at_home else [program, *self.options(), *words],
             env=self.environment(),
             capture_output=True,
             text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.client.hubssh import ssh_folder
 from tests.client.laptop import Laptop, laptop, words
 from tests.support.system import System
 
@@ -24,6 +25,28 @@ async def test_after_one_click_plain_ssh_reaches_every_server_by_name(alice: Lap
         entered = alice.ssh(host, "echo in as $JUPYTERHUB_SERVER_NAME")
         assert (entered.returncode, entered.stderr) == (0, ""), entered.stderr
     assert alice.ssh("gpu.hub", "echo $JUPYTERHUB_SERVER_NAME").stdout == "gpu\n"
+
+
+async def test_in_ones_own_home_nothing_has_to_be_told(alice: Laptop) -> None:
+    if not Path(ssh_folder()).is_dir() or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("this account may not put another folder in the place of its ~/.ssh")
+    await alice.runs("", "gpu")
+    alice.at_home = True
+    await alice.logged_in()
+    assert (alice.ssh_folder / "config").read_text().splitlines()[1] == "Include ~/.ssh/hubssh/config"
+    assert str(alice.ssh_folder) not in (alice.ssh_folder / "hubssh" / "config").read_text()
+    entered = alice.ssh("gpu.hub", "echo in")
+    assert (entered.stdout, entered.stderr) == ("in\n", "")
+    alice.half_over()
+    before = alice.certificate.read_text()
+    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.certificate.read_text() != before
+    assert alice.hubssh("doctor").returncode == 0
+    await alice.system.hub.stop_server("alice", "gpu")
+    alice.half_over()
+    assert alice.ssh("gpu.hub", "true").stderr == "hubssh: Your server alice/gpu is stopped: hubssh start gpu\n"
+    assert alice.hubssh("logout").returncode == 0
+    assert list(alice.ssh_folder.iterdir()) == []
 
 
 async def test_files_are_the_person_s_alone_and_ssh_finds_them(alice: Laptop) -> None:
@@ -183,10 +206,9 @@ async def test_a_server_that_is_started_meanwhile_is_in_the_certificate(system: 
 
 async def test_logging_out_revokes_and_leaves_nothing(alice: Laptop) -> None:
     await alice.runs("")
-    (alice.ssh_folder).mkdir(mode=0o700)
+    alice.ssh_folder.mkdir(mode=0o700)
     (alice.ssh_folder / "config").write_text("Host mine\n    HostName mine.example.org\n")
-    done = await alice.login(alice.system.url)
-    assert done.returncode == 0, done.stderr
+    await alice.logged_in()
     alice.told("renew")  # there are two certificates now, and both have to die
     saved = alice.folder / "stolen"
     for path in alice.site_folder.iterdir():
