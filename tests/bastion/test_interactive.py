@@ -163,6 +163,22 @@ async def test_a_key_that_nobody_knows_is_no_hindrance_and_leaves_no_line_of_its
         assert not here.site.audit("connection_refused")
 
 
+async def test_whoever_proves_a_certificate_that_opens_nothing_is_told_and_does_not_hang(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        key = here.site.key("alice")
+        public = parse_public_key(asyncssh.read_private_key(key).export_public_key())
+        before = Instance(ALICE.server, ALICE.id - 1)
+        key.with_name("alice-cert.pub").write_text(here.browser.line(public, "alice", before) + "\n")
+        client = await here.ssh("true", more=[f"IdentityFile={key}"])
+        status, _, errors = await client.ends()
+        assert status == 255
+        assert b"was restarted since your certificate was made" in errors
+        assert b"Permission denied (publickey)." in errors
+        assert not here.browser.begun
+        (line,) = here.site.audit("connection_refused")
+        assert line["reason"] == "server_restarted"
+
+
 async def test_nobody_who_decides_in_time(tmp_path: Path) -> None:
     async with place(tmp_path, LOGIN_INTERACTIVE_SECONDS="1") as here:
         status, _, errors = await (await here.ssh("true")).ends()
