@@ -236,6 +236,10 @@ def _signed(blob: bytes) -> st.SearchStrategy[bytes]:
     )
 
 
+_BROWSER = b"".join(map(String, ("alice", "ssh-connection", "keyboard-interactive", "", "")))
+"""Somebody who has no key asks to log in with a browser."""
+
+
 @hostile
 @given(data=st.data())
 def test_any_sequence_of_packets_before_login(alice: Person, unharmed: None, data: st.DataObject) -> None:
@@ -245,6 +249,8 @@ def test_any_sequence_of_packets_before_login(alice: Person, unharmed: None, dat
             st.one_of(
                 st.tuples(st.just(50), _signed(blob)),
                 st.tuples(st.just(50), _signed(blob)),
+                st.tuples(st.just(50), st.just(_BROWSER)),
+                st.tuples(st.just(61), st.one_of(st.just(UInt32(0)), joined(numbers, strings, strings))),
                 st.tuples(st.just(5), names("ssh-userauth", "ssh-connection")),
                 connection_packets,
             ),
