@@ -109,8 +109,9 @@ def configure(
     api_url          where pods reach the api; default: public_url
     pod_python       the Python that runs the pod side; it needs nothing but the standard library
     pod_environment  more variables for the pod side
-    sharing          let users share their servers (`shares!user`); SSH is shared with the scope
-                     `custom:<service>:connect`, which every user holds for the own servers
+    sharing          let users share their servers (`shares!user`) by links; SSH is shared with the scope
+                     `custom:<service>:connect`, which every user holds for the own servers. To share by name they
+                     need `read:users:name` as well, with which everybody sees everybody's name
     start_servers    let the api start and stop servers for their owners (it also needs SSH_API_SERVERS_START=true)
     activity         let the api tell JupyterHub which servers are used over SSH (`users:activity`), so that the idle
                      culler lets them be

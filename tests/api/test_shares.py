@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,29 @@ async def test_what_is_shared_is_in_the_certificate_for_an_hour_and_nothing_else
     issued = await certificate(service, "bob")
     assert [one["login"] for one in issued["servers"]] == ["alice+gpu", "bob"]
     assert issued["valid_before"] - int(service.clock.now) == 3600
+
+
+async def test_an_owner_shares_ssh_herself_and_takes_it_back(hub: Hub, service: Service) -> None:
+    """With what `configure(sharing=True)` gives to users, and no administrator: a link that bob accepts."""
+    await hub.start_server("alice", "gpu")
+    hers = await hub.token("alice")
+    body = {"scopes": ["custom:ssh:connect!server=alice/gpu"]}
+    made = await hub.request("POST", "/share-codes/alice/gpu", hers, json=body)
+    assert made.status_code == 200, made.text
+    async with await hub.login("bob") as bob:
+        page = await bob.get(f"{hub.hub_url}/accept-share", params={"code": made.json()["code"]})
+        assert page.status_code == 200
+        xsrf = re.findall(r'name="_xsrf"\s+value="([^"]*)"', page.text)[0]
+        data = {"code": made.json()["code"], "_xsrf": xsrf}
+        accepted = await bob.post(f"{hub.hub_url}/accept-share", data=data, follow_redirects=False)
+        assert accepted.status_code == 302, accepted.text
+    issued = await certificate(service, "bob")
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    taken = await hub.request("PATCH", "/shares/alice/gpu", hers, json={"user": "bob"})
+    assert taken.status_code == 200, taken.text
+    assert await watch.look() == 1
+    assert revoked(service) == {issued["serial"]}
 
 
 async def test_a_share_of_a_group_counts_as_well(hub: Hub, service: Service) -> None:
