@@ -13,7 +13,7 @@ SETUP := deploy/dev/environment
 export HUB6_BIN ?= $(CURDIR)/.venv/hub/bin
 export HUB55_BIN ?= $(CURDIR)/.venv/hub55/bin
 
-.PHONY: help demo test soak bench check format lock hubs openssh clients clean
+.PHONY: help demo test soak bench check format lock hubs openssh clients chromium screenshots clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +26,7 @@ check: .venv/dev.made ## Lint, types and import contracts: the fast part
 	$(DEV)/bin/mypy
 	$(DEV)/bin/lint-imports
 
-test: check openssh clients hubs ## Everything: check, all tests on JupyterHub 6, those that meet the hub again on 5.5; TEST_ARGS="-k words" picks
+test: check openssh clients chromium hubs ## Everything: check, all tests on JupyterHub 6, those that meet the hub again on 5.5; TEST_ARGS="-k words" picks
 ifdef TEST_ARGS
 	$(DEV)/bin/python -m pytest $(TEST_ARGS)
 else
@@ -41,6 +41,9 @@ soak: .venv/dev.made .venv/hub.made openssh clients ## 64 clients at once for tw
 
 bench: .venv/dev.made openssh ## The bastion beside OpenSSH as jump host, written to docs/performance.md; QUICK=1 prints a small run
 	@$(DEV)/bin/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+screenshots: .venv/dev.made .venv/hub.made openssh chromium ## Every page at two widths, light and dark, written to docs/images
+	@$(DEV)/bin/python -m tests.page.screenshots
 
 kube-tools: ## helm, etcd and kube-apiserver for the tests of the chart, built once outside this folder where Go is
 	@deploy/dev/kube-tools || printf 'Tests that need them are skipped.\n'
@@ -59,6 +62,9 @@ openssh:
 
 clients:
 	@$(SETUP) clients
+
+chromium:
+	@$(SETUP) chromium
 
 .venv/tool.made: $(LOCKS)/tool.txt
 	@$(SETUP) tool

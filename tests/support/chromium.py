@@ -20,12 +20,14 @@ def chromium() -> str | None:
 
 
 @asynccontextmanager
-async def open_chromium(path: str) -> AsyncIterator[Browser]:
-    """A browser without a window, ended with the block."""
+async def open_chromium(path: str, *, scripts: bool = True) -> AsyncIterator[Browser]:
+    """A browser without a window, ended with the block. Without `scripts`, pages show what they have for that."""
+    # Playwright's own switch stops scripts, but leaves <noscript> out of the page.
+    plain = () if scripts else ("--blink-settings=scriptEnabled=false",)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=path,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none"],
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none", *plain],
         )
         try:
             yield browser
@@ -33,14 +35,11 @@ async def open_chromium(path: str) -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def new_context(
-    browser: Browser, *, size: tuple[int, int] = DESKTOP, dark: bool = False, scripts: bool = True
-) -> BrowserContext:
+async def new_context(browser: Browser, *, size: tuple[int, int] = DESKTOP, dark: bool = False) -> BrowserContext:
     """A person with cookies of their own. What goes wrong in a page's script fails the test."""
     context = await browser.new_context(
         viewport={"width": size[0], "height": size[1]},
         color_scheme="dark" if dark else "light",
-        java_script_enabled=scripts,
         reduced_motion="reduce",
         locale="en-GB",
         timezone_id="UTC",

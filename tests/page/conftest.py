@@ -1,0 +1,60 @@
+"""Why: the pages are seen by people, so these tests look at them in a browser, with everything real behind them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from playwright.async_api import Browser
+
+from tests.support.chromium import MISSING, chromium, open_chromium
+from tests.support.hub import Hub
+from tests.support.system import System
+
+POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
+
+
+@pytest.fixture(scope="module")
+def system(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A JupyterHub, an api that may start servers, and a bastion, for the tests of one file."""
+    if chromium() is None:
+        pytest.skip(MISSING)
+    hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
+    system = System(hub, tmp_path_factory.mktemp("system"), api_settings={"SSH_API_SERVERS_START": "true"})
+    try:
+        hub.start()
+        system.start()
+        yield system
+    finally:
+        try:
+            system.stop()
+        finally:
+            hub.stop()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """The system's Chromium, for one test."""
+    path = chromium()
+    if path is None:
+        pytest.skip(MISSING)
+    async with open_chromium(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def plain_browser() -> AsyncIterator[Browser]:
+    """The same without scripts."""
+    path = chromium()
+    if path is None:
+        pytest.skip(MISSING)
+    async with open_chromium(path, scripts=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hub(system: System) -> AsyncIterator[Hub]:
+    """The hub of the system, emptied after the test."""
+    await system.hub.make_users()
+    yield system.hub
+    await system.hub.clean()
