@@ -129,3 +129,16 @@ def first_login(public_url: str, door: Door, login: str) -> FirstLogin:
             f"ssh -i {win} {port}{login}@{door.host}\n"
         ),
     )
+
+
+def size_in_words(size: int) -> str:
+    """A number of bytes as people read it: "900 bytes", "1.4 MB", "12 GB"."""
+    if size < 1000:
+        return f"{size} bytes"
+    amount, unit = float(size), 0
+    while amount >= 999.5 and unit < len(_UNITS):
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.1f} {_UNITS[unit - 1]}" if amount < 9.95 else f"{amount:.0f} {_UNITS[unit - 1]}"
+
+
+_UNITS = ("kB", "MB", "GB", "TB")

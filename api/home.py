@@ -4,8 +4,9 @@ JupyterHub may be away: then the page says so, and shows what does not depend on
 """
 
 from dataclasses import dataclass
+from functools import partial
 
-from api import desk, progress, servers, views
+from api import desk, live, progress, servers, views
 from api.client_files import ssh_config
 from api.commands import Door, in_words
 from api.errors import HubUnavailable
@@ -13,7 +14,7 @@ from api.progress import Progress
 from api.servers import Person, Seen, State
 from api.services import Services
 from api.session import LIFETIME, Session
-from api.views import CertificateView, ServerView
+from api.views import CertificateView, ServerView, SessionView
 from ca.errors import Refusal
 from ca.names import Server
 
@@ -25,6 +26,7 @@ class Home:
 
     servers: tuple[ServerView, ...]
     certificates: tuple[CertificateView, ...]
+    sessions: tuple[SessionView, ...]
     may_start: bool
     as_admin: bool
     ssh_config: str
@@ -63,6 +65,9 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
     return Home(
         servers=shown,
         certificates=views.certificate_views(await desk.own_certificates(services, session.user), now),
+        sessions=views.session_views(
+            await live.seen_by(services, session.user), session.user, partial(live.ending, services), now
+        ),
         may_start=settings.servers.start,
         as_admin=as_admin,
         ssh_config=ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, names),

@@ -27,8 +27,10 @@ YOUNG_SECONDS = 120.0
 LONGEST = 900.0
 """Seconds that one watcher is served; whoever still waits then asks again."""
 
-_GLANCE = 0.4
-"""Seconds that a single look waits for JupyterHub's latest words."""
+_GLANCE, _WHY = 0.4, 2.0
+"""Seconds that a single look waits for JupyterHub's latest words, and for why a start failed."""
+
+_SETTLE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class _Ear:
 
     def __init__(self, services: Services, server: Server) -> None:
         self.last: News | None = None
-        self.changed = asyncio.Event()
+        self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._hear(services, server))
 
     async def _hear(self, services: Services, server: Server) -> None:
@@ -56,18 +58,19 @@ class _Ear:
             async with aclosing(services.hub_servers.listen(server.owner, server.name)) as stream:
                 async for news in stream:
                     self.last = news
-                    self.changed.set()
+                    self._changed.set()
         finally:
-            self.changed.set()
+            self._changed.set()
 
     async def wait(self, seconds: float) -> None:
-        """Until something was said, or for `seconds`."""
+        """Until something was said, or for `seconds`. What was said before comes in one go: the last of it counts."""
         try:
             async with asyncio.timeout(seconds):
-                await self.changed.wait()
+                await self._changed.wait()
+                await asyncio.sleep(_SETTLE)
         except TimeoutError:
             pass
-        self.changed.clear()
+        self._changed.clear()
 
     async def close(self) -> None:
         self._task.cancel()
@@ -106,7 +109,7 @@ async def glance(services: Services, who: Person, server: Server) -> Progress:
         return judge(now, None, SSH_SECONDS if now.ssh else 0.0)
     ear = _Ear(services, server)
     try:
-        await ear.wait(_GLANCE)
+        await ear.wait(_WHY if isinstance(now, Seen) and now.state is State.STOPPED else _GLANCE)
         return judge(now, ear.last, 0.0)
     finally:
         await ear.close()

@@ -1,12 +1,13 @@
 """What the pages show, as plain values: templates hold words and no decisions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from api.commands import Commands, Door, commands_for, in_words
+from api.commands import Commands, Door, commands_for, in_words, size_in_words
 from api.desk import instances_of
 from api.progress import Progress
 from api.servers import Seen, State
+from api.sightings import LiveSession
 from api.store import CertificateRecord, Enrolment
 from ca.claims import Via
 from ca.names import Instance, Server
@@ -54,6 +55,23 @@ class CertificateView:
     left: str
 
 
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A live SSH session. `mine`: whoever looks opened it. `ago`, `received` and `sent` are in words."""
+
+    name: str
+    label: str
+    who: str
+    mine: bool
+    peer: str
+    how: str
+    since: float
+    ago: str
+    received: str
+    sent: str
+    ending: bool
+
+
 def server_views(
     servers: Iterable[Seen], enrolled: Mapping[Instance, Enrolment], door: Door, watched: tuple[Server, Progress] | None
 ) -> tuple[ServerView, ...]:
@@ -85,6 +103,33 @@ def certificate_views(records: Iterable[CertificateRecord], now: float) -> tuple
         )
         for one in records
     )
+
+
+def session_views(
+    sessions: Iterable[LiveSession], user: str, ending: Callable[[LiveSession], bool], now: float
+) -> tuple[SessionView, ...]:
+    """The live sessions that concern `user`."""
+    return tuple(_session(one, user, ending(one), now) for one in sessions)
+
+
+def _session(one: LiveSession, user: str, ending: bool, now: float) -> SessionView:
+    told = one.told
+    return SessionView(
+        name=one.name,
+        label="not connected to a server yet" if one.server is None else str(one.server),
+        who=told.identity,
+        mine=told.user == user,
+        peer=told.peer,
+        how=" ".join((_HOW.get(told.how, told.how), *(("as a jump host",) if told.mode == "jump" else ()))),
+        since=told.since,
+        ago=in_words(now - told.since),
+        received=size_in_words(told.received),
+        sent=size_in_words(told.sent),
+        ending=ending,
+    )
+
+
+_HOW = {"certificate": "with a certificate", "key": "with a key of the server's own", "interactive": "with the browser"}
 
 
 def _view(one: Seen, enrolled: Mapping[Instance, Enrolment], door: Door) -> ServerView:

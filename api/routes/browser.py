@@ -26,6 +26,7 @@ from ca.trust import genuine
 NOTICES = {
     "revoked": "The certificate was revoked. Sessions that were opened with it are cut.",
     "running": "The server runs.",
+    "ended": "The session was ended.",
     "stopping": "The server stops. Its SSH sessions end, and certificates for this run open it no more.",
 }
 
@@ -93,8 +94,8 @@ async def certificate_form(request: Request, services: Injected, front: FrontDoo
     session = session_of(request, front)
     form = await form_of(request, services, front, session, max_files=1)
     chosen = field(form, "other") or field(form, "server")
-    key = field(form, "public_key").strip() or await text_of_file(form, "key_file")
-    wish = Wish(public_key=key, server=chosen or None)
+    from_file = await text_of_file(form, "key_file")
+    wish = Wish(public_key=field(form, "public_key").strip() or from_file, server=chosen or None)
     issued = await desk.for_session(services, session, wish, asked_from(request, services))
     if isinstance(issued, Refusal):
         again = {"public_key": _shown_again(wish.public_key), "chosen": chosen}

@@ -67,6 +67,7 @@ async def form_of(
         services.audit(
             RequestRefused(route=request.url.path, reason=refusal.reason, peer=asked_from(request, services))
         )
+        await form.close()
         raise Refused(refusal)
     return form
 
@@ -78,11 +79,13 @@ def field(form: FormData, name: str) -> str:
 
 
 async def text_of_file(form: FormData, name: str) -> str:
-    """The text of a small file in a form; "" where there is none. What is no text becomes nobody's key."""
+    """The text of a small file in a form, which is closed; "" where there is none. What is no text is nobody's key."""
     value = form.get(name)
     if isinstance(value, str) or value is None:
         return ""
-    return (await value.read(MAX_FIELD_BYTES)).decode("utf-8", "replace").strip()
+    content = await value.read(MAX_FIELD_BYTES)
+    await form.close()
+    return content.decode("utf-8", "replace").strip()
 
 
 def _problem(request: Request, status: int, sentence: str) -> Response:

@@ -383,7 +383,18 @@ async def test_a_login_that_the_hub_refuses_is_a_page_with_a_next_step(service: 
 # -- forms from elsewhere -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/certificates/form", "/certificates/file", "/certificates/1/revoke", "/logout"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/certificates/form",
+        "/certificates/file",
+        "/certificates/1/revoke",
+        "/logout",
+        "/servers/alice/start",
+        "/servers/alice/stop",
+        "/sessions/0/end",
+    ],
+)
 async def test_a_form_without_its_token_or_from_another_site_does_nothing(
     hub: Hub, service: Service, person: Person, path: str
 ) -> None:

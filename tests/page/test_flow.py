@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.support.chromium import log_in, new_context
-from tests.support.hub import LIMIT, Hub
+from tests.support.hub import LIMIT, Hub, no_tls
 from tests.support.system import Person, System
 
 SECONDS = LIMIT * 1000 / 3
@@ -61,8 +63,14 @@ async def test_from_a_stopped_server_to_a_shell_and_to_its_end_with_nothing_but_
         session.stdin.write(b"still there\n")
         assert await anyio.to_thread.run_sync(session.stdout.readline) == b"still there\n"
 
+        # it is seen on the page
+        live = page.get_by_role("region", name="Live SSH sessions")
+        async with asyncio.timeout(LIMIT / 3):
+            while not await live.get_by_role("button").count():
+                await page.reload()
+        assert "with a certificate" in await live.inner_text()
+
         # revoke it, and the session ends
-        await page.reload()
         await page.get_by_role("button", name="Revoke the certificate for alice").click()
         await expect(page.get_by_text("The certificate was revoked")).to_be_visible()
         assert await anyio.to_thread.run_sync(session.wait) == 255
@@ -75,6 +83,46 @@ async def test_from_a_stopped_server_to_a_shell_and_to_its_end_with_nothing_but_
     await page.get_by_role("button", name="Stop alice").click()
     await expect(servers.get_by_text("stopped", exact=True)).to_be_visible(timeout=SECONDS)
     assert await hub.server("alice") is None
+
+
+async def test_a_terminal_is_let_in_by_the_browser_and_its_session_is_ended_there(
+    system: System, hub: Hub, page: Page, tmp_path: Path
+) -> None:
+    alice = Person.make(system, "alice", tmp_path / "laptop")
+    await system.start_server("alice")
+    async with httpx.AsyncClient(verify=no_tls(), trust_env=False, base_url=system.url, timeout=LIMIT) as terminal:
+        wanted = {"public_key": alice.public_key, "host_name": "laptop"}
+        begun = (await terminal.post("/device", data=wanted)).json()
+
+        # the link leads through the login to the page that shows who asks
+        await page.goto(begun["verification_uri_complete"])
+        await page.get_by_label("Username").fill("alice")
+        await page.get_by_label("Password").fill(hub.password)
+        await page.get_by_role("button", name="Sign in").click()
+        asks = page.get_by_role("region", name="Who asks")
+        await expect(asks).to_contain_text("laptop")
+        await expect(asks).to_contain_text("127.0.0.1")
+        await expect(asks).to_contain_text("SHA256:")
+        await page.get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("heading", name="Approved")).to_be_visible()
+        given = await terminal.post("/device/token", data={"device_code": begun["device_code"]})
+        assert given.status_code == 200, given.text
+        alice.certificate_file.write_text(given.json()["certificate"] + "\n")
+
+    with alice.session("alice@127.0.0.1", "cat") as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(b"still there\n")
+        assert await anyio.to_thread.run_sync(session.stdout.readline) == b"still there\n"
+        await page.goto(system.url)
+        end = page.get_by_role("button", name="End the session in alice")
+        async with asyncio.timeout(LIMIT / 3):
+            while not await end.count():
+                await page.reload()
+        await end.click()
+        await expect(page.get_by_text("The session was ended.")).to_be_visible()
+        assert await anyio.to_thread.run_sync(session.wait) == 255
+    assert alice.ssh("alice", "true").returncode == 0
 
 
 async def test_a_start_can_be_followed_live_and_says_why_it_failed(system: System, hub: Hub, page: Page) -> None:
