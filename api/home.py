@@ -8,7 +8,7 @@ from functools import partial
 
 from api import desk, live, progress, servers, views
 from api.client_files import ssh_config
-from api.commands import Door, in_words
+from api.commands import Door, FirstLogin, commands_for, first_login, in_words
 from api.errors import HubUnavailable
 from api.progress import Progress
 from api.servers import Person, Seen, State
@@ -21,8 +21,12 @@ from ca.names import Server
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The first page's values. `unknown` says why it is not known what runs. `failed` is why a watched start failed;
-    `refresh`: a browser without scripts loads the page again in a moment, to follow a start."""
+    """The first page's values.
+
+    `first` and `direct` are what to type in a terminal to log in with a browser, where the site offers that: to get a
+    certificate, or for one connection. `unknown` says why it is not known what runs. `failed` is why a watched start
+    failed; `refresh`: a browser without scripts loads the page again in a moment, to follow a start.
+    """
 
     servers: tuple[ServerView, ...]
     certificates: tuple[CertificateView, ...]
@@ -30,6 +34,8 @@ class Home:
     may_start: bool
     as_admin: bool
     ssh_config: str
+    first: FirstLogin | None
+    direct: str | None
     login_left: str | None
     unknown: str | None = None
     failed: str | None = None
@@ -71,6 +77,8 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
         may_start=settings.servers.start,
         as_admin=as_admin,
         ssh_config=ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, names),
+        first=first_login(settings.public_url, door, Server(session.user).login) if settings.logins.device else None,
+        direct=commands_for(door, Server(session.user), None).ssh if settings.logins.holds_connections else None,
         login_left=in_words(session.ends_at - now) if session.ends_at - now < LIFETIME / 2 else None,
         unknown=unknown,
         failed=watched[1].message if watched is not None and watched[1].failed else None,

@@ -107,7 +107,8 @@ async def test_the_page_shows_what_runs_and_where_ssh_is_enabled(hub: Hub, servi
     assert "running, SSH enabled" in page.text
     assert "ssh -p 2222 alice+gpu@127.0.0.1" in page.text
     assert "running, SSH not enabled" in page.text
-    assert "ssh -p 2222 alice@127.0.0.1" not in page.text
+    assert 'data-copy="the ssh command for alice/gpu"' in page.text
+    assert 'data-copy="the ssh command for alice"' not in page.text
     assert "with “Enable SSH” ticked" in page.text
 
 

@@ -43,7 +43,7 @@ async def test_a_server_is_started_followed_by_reloading_and_stopped_after_one_m
     page = await person.submit(await person.log_in("alice"), "/servers/alice+gpu/start")
     assert str(page.url) == f"{service.url}/?watch=alice%2Bgpu"
     assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page.text
-    assert "Spawning server" in page.text
+    assert 'aria-label="How far alice/gpu is"' in page.text
     async with asyncio.timeout(60):
         while "http-equiv" in page.text:
             await asyncio.sleep(0.1)
