@@ -235,9 +235,7 @@ def _standing(services: Services, login: Login) -> State | Refusal | None:
         return _EXPIRED if over else None
     if over:
         return _TOO_LATE
-    # Revoking a user means what was given until then, and an approval is a certificate that was not fetched yet.
-    revoked_before = services.store.snapshot.revocations.users.get(login.user or "", 0)
-    return _REVOKED if (login.decided_at or 0) < revoked_before else State.APPROVED
+    return State.APPROVED
 
 
 async def _issue(

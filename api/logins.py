@@ -5,25 +5,25 @@ at once one wins, also when they ask two replicas. The device code, which is wha
 is kept as a hash only. The user code is short and no secret: it says which login is meant, and whoever approves it
 gives away a certificate of their own.
 
-Rows wait ten minutes for a browser and ten more for their client; the store forgets them after a day.
+Rows wait ten minutes for a browser and ten more for their client; the store forgets them an hour later, since anybody
+can make one.
 """
 
 import hashlib
 import ipaddress
-import re
 import secrets
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, exists, func, insert, literal, select, update
+from sqlalchemy import and_, exists, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import tables
 from api.records import BrowserLogin, CertificateRecord, columns_of
 from api.store import Store
+from api.waiting import Begun, Kind, Login, NewLogin, State, TooFast, login_of, new_code, read_code
 from ca.errors import Reason, Refusal
-from ca.keys import PublicKey, parse_public_key
+
+__all__ = ("Begun", "Kind", "Login", "NewLogin", "State", "TooFast", "read_code")
 
 LIFETIME = 600
 """Seconds that a login waits for somebody to approve it, and then again for its client to fetch the certificate."""
@@ -39,86 +39,16 @@ MAX_PENDING_OF_NETWORK = 100
 """Logins that wait for one address (IPv6: one /64); a class behind one NAT has to fit."""
 MAX_PENDING = 10_000
 
-ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
-"""RFC 8628 section 6.1: no vowels, so no words; nothing that looks like something else."""
-_CODE_LETTERS = 8
 _TRIES = 3
 
 _SPENT = Refusal(Reason.INVALID_GRANT, "This login was used already. Log in again.")
+REVOKED = Refusal(Reason.ACCESS_DENIED, "What you were given was revoked after this login was approved. Log in again.")
 _TOO_MANY = Refusal(
     Reason.TOO_MANY,
     "Too many logins wait for a browser at the moment. Finish one of yours, or try again in 10 minutes.",
 )
 
 _table = tables.logins
-
-
-class Kind(StrEnum):
-    """Who waits: a client that polls, or an ssh connection that is held open at a bastion."""
-
-    DEVICE = "device"
-    INTERACTIVE = "interactive"
-
-
-class State(StrEnum):
-    """Where a login stands. It never goes back."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    DENIED = "denied"
-    TAKEN = "taken"
-
-
-@dataclass(frozen=True, slots=True)
-class NewLogin:
-    """What a client asks for, checked. `address` is the client's; `server` stands as it was typed."""
-
-    kind: Kind
-    key: PublicKey
-    address: str | None
-    host_name: str | None = None
-    server: str | None = None
-    lifetime: int | None = None
-    start: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The two codes of a login that was begun. The device code is told to the client and to nobody else."""
-
-    device_code: str = field(repr=False)
-    user_code: str
-    expires_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """A login as it stands. Moments are milliseconds since the epoch.
-
-    `user` and `browser` are who decided it, and the browser login of whoever approved.
-    """
-
-    id: str = field(repr=False)
-    user_code: str
-    wanted: NewLogin
-    created_at: int
-    expires_at: int
-    pause: int
-    state: State
-    decided_at: int | None = None
-    user: str | None = None
-    browser: BrowserLogin | None = None
-
-    def is_over(self, now_ms: int) -> bool:
-        """Whether its time is up: nobody may approve it any more, or fetch its certificate."""
-        return now_ms >= self.expires_at
-
-
-@dataclass(frozen=True, slots=True)
-class TooFast:
-    """A client asked again too soon; from now on it has to leave `pause` seconds."""
-
-    pause: int
 
 
 async def begin(store: Store, new: NewLogin, now_ms: int) -> Begun | Refusal:
@@ -129,10 +59,9 @@ async def begin(store: Store, new: NewLogin, now_ms: int) -> Begun | Refusal:
     device_code, expires_at = secrets.token_urlsafe(32), now_ms + LIFETIME * 1000
     network = _network(new.address)
     for _ in range(_TRIES):  # a code that somebody has today is not given twice
-        letters = "".join(secrets.choice(ALPHABET) for _ in range(_CODE_LETTERS))
         row: dict[str, Any] = {
             "device_sha256": hashed(device_code),
-            "user_code": _shown(letters),
+            "user_code": new_code(),
             "kind": str(new.kind),
             "public_key": new.key.line,
             "host_name": new.host_name,
@@ -167,7 +96,7 @@ async def by_code(store: Store, typed: str) -> Login | None:
     if code is None:
         return None
     async with store.reading() as connection:
-        return _one((await connection.execute(select(_table).where(_table.c.user_code == code))).mappings().first())
+        return login_of((await connection.execute(select(_table).where(_table.c.user_code == code))).mappings().first())
 
 
 async def approve(store: Store, login: Login, user: str, browser: BrowserLogin, now_ms: int) -> bool:
@@ -200,7 +129,7 @@ async def poll(store: Store, device_code: str, kind: Kind, now_ms: int) -> Login
     condition = and_(mine, free) if kind is Kind.DEVICE else mine
     async with store.noting() as connection:
         asked = update(_table).where(condition).values(polled_at=now_ms).returning(*_table.c)
-        found = _one((await connection.execute(asked)).mappings().first())
+        found = login_of((await connection.execute(asked)).mappings().first())
         if found is not None:
             return found
         longer = update(_table).where(mine, _table.c.pause < LONGEST_PAUSE).values(pause=_table.c.pause + PAUSE_GROWS)
@@ -212,11 +141,14 @@ async def poll(store: Store, device_code: str, kind: Kind, now_ms: int) -> Login
 async def keep(store: Store, login: Login, record: CertificateRecord) -> Refusal | None:
     """Take the login and remember its certificate, in one transaction: either both or none, and only once.
 
+    Revoking a user means what was given until then, and an approval is a certificate that was not fetched yet.
     Raises `StoreUnavailable`: then the login can still be taken.
     """
     async with store.writing() as connection:
         if not await _take(connection, login):
             return _SPENT
+        if await _revoked_since(connection, login):
+            return REVOKED
         await connection.execute(insert(tables.certificates).values(**columns_of(record)))
         return None
 
@@ -235,19 +167,9 @@ async def is_known_as_anothers(store: Store, fingerprint: str, user: str) -> boo
         return (await connection.execute(query.limit(1))).first() is not None
 
 
-def read_code(typed: str) -> str | None:
-    """The code that somebody typed, in its one spelling; None for what can be no code. Case and dashes are free."""
-    letters = re.sub(r"[\s-]", "", typed[:64]).upper()
-    return _shown(letters) if len(letters) == _CODE_LETTERS and set(letters) <= set(ALPHABET) else None
-
-
 def hashed(device_code: str) -> str:
     """What is kept of a device code, and finds its login."""
     return hashlib.sha256(device_code.encode("utf-8", "replace")).hexdigest()
-
-
-def _shown(letters: str) -> str:
-    return f"{letters[:4]}-{letters[4:]}"
 
 
 def _network(address: str | None) -> str:
@@ -266,36 +188,13 @@ async def _decide(store: Store, login: Login, values: dict[str, Any], now_ms: in
         return (await connection.execute(decided.returning(_table.c.state))).first() is not None
 
 
+async def _revoked_since(connection: AsyncConnection, login: Login) -> bool:
+    table = tables.revocations
+    later = (table.c.kind == "user") & (table.c.subject == login.user) & (table.c.before > (login.decided_at or 0))
+    return (await connection.execute(select(literal(1)).where(later).limit(1))).first() is not None
+
+
 async def _take(connection: AsyncConnection, login: Login) -> bool:
     approved = (_table.c.device_sha256 == login.id) & (_table.c.state == str(State.APPROVED))
     taken = update(_table).where(approved).values(state=str(State.TAKEN)).returning(_table.c.state)
     return (await connection.execute(taken)).first() is not None
-
-
-def _one(row: RowMapping | None) -> Login | None:
-    return None if row is None else _login(row)
-
-
-def _login(row: RowMapping) -> Login:
-    wanted = NewLogin(
-        kind=Kind(row["kind"]),
-        key=parse_public_key(row["public_key"]),
-        address=row["address"],
-        host_name=row["host_name"],
-        server=row["server"],
-        lifetime=row["lifetime"],
-        start=row["start"],
-    )
-    approved = row["login_at"] is not None
-    return Login(
-        id=row["device_sha256"],
-        user_code=row["user_code"],
-        wanted=wanted,
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        pause=row["pause"],
-        state=State(row["state"]),
-        decided_at=row["decided_at"],
-        user=row["user"],
-        browser=BrowserLogin(row["login_at"], row["login_ends_at"], row["user_made"] or "") if approved else None,
-    )

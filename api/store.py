@@ -269,9 +269,9 @@ class Store:
             )
             await connection.execute(delete(tables.revocations).where(tables.revocations.c.revoked_at < limit))
             await connection.execute(delete(tables.enrolments).where(tables.enrolments.c.ended_at < limit))
-            day = now_ms - 86400 * 1000
-            await connection.execute(delete(tables.logins).where(tables.logins.c.expires_at < day))
-            await connection.execute(delete(tables.nonces).where(tables.nonces.c.used_at < day))
+            day, hour = now_ms - 86400 * 1000, now_ms - 3600 * 1000
+            await connection.execute(delete(tables.logins).where(tables.logins.c.expires_at < hour))
+            await connection.execute(delete(tables.nonces).where(tables.nonces.c.used_at < hour))
             await connection.execute(delete(tables.bastions).where(tables.bastions.c.seen_at < day))
             await connection.execute(delete(tables.ended_sessions).where(tables.ended_sessions.c.ended_at < day))
 

@@ -37,9 +37,12 @@ _NOT_FOR_CACHES = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 router = APIRouter(prefix="/device", tags=["device login"])
 
 
-def _demand_on(services: Services) -> None:
+_OFF = Refusal(Reason.NOT_PERMITTED, "Logging in by another device is switched off here.")
+
+
+def _demand_on(request: Request, services: Services) -> None:
     if not services.settings.logins.device:
-        raise Refused(Refusal(Reason.NOT_PERMITTED, "Logging in by another device is switched off here."))
+        raise Refused(device.refused(services, _OFF, None, _peer(request, services)))
 
 
 def _printable(text: str) -> str:
@@ -126,7 +129,7 @@ def _body(model: type[BaseModel]) -> dict[str, Any]:
 )
 async def post_device(request: Request, services: Injected, front: FrontDoor) -> Response:
     """Show `user_code` and `verification_uri_complete` to the person, and poll `/device/token` meanwhile."""
-    _demand_on(services)
+    _demand_on(request, services)
     wanted, peer = await _read(request, LoginWanted), _peer(request, services)
     elsewhere = judge_origin(request.headers, front.sessions.origin)
     if elsewhere is not None:  # another site's page must not begin logins from the addresses of its visitors
@@ -153,7 +156,7 @@ async def post_device(request: Request, services: Injected, front: FrontDoor) ->
 async def post_token(request: Request, services: Injected) -> Response:
     """`authorization_pending`: ask again after the interval. `slow_down`: after a longer one. Everything else is the
     end of this login. The certificate is decided at this moment, and a code works once."""
-    _demand_on(services)
+    _demand_on(request, services)
     shown = await _read(request, CodeShown)
     if shown.grant_type != GRANT_TYPE:
         return _not_yet(request, "unsupported_grant_type", f"The only grant type here is {GRANT_TYPE}.")

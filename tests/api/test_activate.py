@@ -15,6 +15,7 @@ import pytest
 from api import logins
 from api.guesses import OF_SESSION
 from api.logins import Begun, Kind, NewLogin
+from api.waiting import ALPHABET
 from ca.keys import parse_public_key
 from tests.support.browser import Person, form, forms
 from tests.support.holder import logged_in
@@ -217,7 +218,7 @@ async def test_guessing_ends_after_a_few_codes(service: Service, alice: Person) 
     begun = await begin(service)
     statuses = [
         (await alice.client.get(f"/activate?code=BBBB-BBB{letter}")).status_code
-        for letter in logins.ALPHABET[: OF_SESSION + 2]
+        for letter in ALPHABET[: OF_SESSION + 2]
     ]
     assert statuses == [400] * OF_SESSION + [429] * 2
     assert (await look(alice, begun)).status_code == 429

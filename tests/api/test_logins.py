@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select
 
-from api import logins, tables
-from api.logins import ALPHABET, Begun, Kind, Login, NewLogin, State, TooFast
+from api import logins, tables, waiting
+from api.logins import Begun, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin, CertificateRecord
 from api.store import Store
+from api.waiting import ALPHABET
 from ca.errors import Reason, Refusal
 from ca.keys import parse_public_key
 from ca.revocation import make_serial
@@ -204,7 +205,7 @@ async def test_only_so_many_logins_wait_in_all(store: Store, monkeypatch: pytest
 
 async def test_a_code_that_somebody_has_is_not_given_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = iter("BBBBBBBB" + "BBBBBBBB" + "CCCCCCCC")
-    monkeypatch.setattr(logins.secrets, "choice", lambda _: next(letters))
+    monkeypatch.setattr(waiting.secrets, "choice", lambda _: next(letters))
     assert (await begun(store)).user_code == "BBBB-BBBB"
     assert (await begun(store)).user_code == "CCCC-CCCC"
 
@@ -222,3 +223,17 @@ async def test_the_store_forgets_old_logins(store: Store) -> None:
     made = await begun(store)
     await store.refresh(NOW + 2 * 86400 * 1000)
     assert await logins.by_code(store, made.user_code) is None
+
+
+async def test_what_was_revoked_after_the_approval_is_not_fetched(stores: Callable[[str], Store]) -> None:
+    one, two = stores("one"), stores("two")
+    await one.open(NOW)
+    await two.open(NOW)
+    login = await found(one, (await begun(one)).user_code)
+    await logins.approve(one, login, "alice", BROWSER, NOW)
+    approved = await found(one, login.user_code)
+    await two.revoke_user("alice", "admin", "test", NOW + 1)
+    refusal = await logins.keep(one, approved, record())
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason == Reason.ACCESS_DENIED
+    assert await one.certificate(record().serial) is None
