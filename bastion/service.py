@@ -82,7 +82,7 @@ class Bastion:
         self._audit = AuditLog(audit_stream)
         self.tally = Tally()
         limits = relay_limits(settings, self.tally.reached)
-        algorithms = default_algorithms(fast_aes=has_fast_aes(cpuinfo()))
+        fast_aes = has_fast_aes(cpuinfo())
         self.host_key = HostKey(settings.state_directory)
         self.store = AuthorityStore(settings.state_directory)
         self.authority = Authority(
@@ -109,7 +109,7 @@ class Bastion:
             zone=lambda: self.known.zone,
             networks=settings.pods.networks,
             limits=limits,
-            algorithms=algorithms,
+            algorithms=default_algorithms(fast_aes=fast_aes),
             lost=lambda pod: self.directory.lost(pod.instance),
             failed=self.tally.pod_failed,
         )
@@ -142,7 +142,12 @@ class Bastion:
             zone=lambda: self.known.zone,
             cut_at_expiry=settings.login.cut_at_expiry,
         )
-        self.entrance = Entrance(lambda link: Door(self.house, link), self._shown_keys(), limits, algorithms)
+        self.entrance = Entrance(
+            lambda link: Door(self.house, link),
+            self._shown_keys(),
+            limits,
+            default_algorithms(fast_aes=fast_aes, also=settings.listen.also_offer),
+        )
         self.hall = Hall(
             Lobby(lobby_limits(settings), hit=self.tally.reached),
             self.entrance,

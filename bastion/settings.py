@@ -25,6 +25,18 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
+Older = Literal[
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group14-sha256",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group18-sha512",
+    "chacha20-poly1305@openssh.com",
+    "hmac-sha2-256",
+    "hmac-sha2-512",
+]
+
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
@@ -36,6 +48,11 @@ class ListenSettings(Group):
 
     port: Port = 2222
     """Port to listen on; 0 takes a free one and prints it."""
+
+    also_offer: Annotated[tuple[Older, ...], NoDecode, BeforeValidator(split)] = ()
+    """Older algorithms to offer besides, after all others, for clients that know nothing better: `hmac-sha2-256` for
+    libssh2 before 1.11 (curl in Debian 12), `chacha20-poly1305@openssh.com` for an OpenSSH that was told to speak
+    nothing else, key exchanges such as `ecdh-sha2-nistp256`. SHA-1 is none of them."""
 
 
 class ApiSettings(Group):

@@ -4,7 +4,7 @@ Every number has a default that serves an interactive user with an editor attach
 nothing here reads settings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -92,16 +92,35 @@ _SIGNATURES = (
 _HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 
 
-def default_algorithms(*, fast_aes: bool) -> Algorithms:
+_CHACHA20 = "chacha20-poly1305@openssh.com"
+
+OLDER_KEX = (
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group14-sha256",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group18-sha512",
+)
+OLDER_MACS = ("hmac-sha2-256", "hmac-sha2-512")
+OLDER = (*OLDER_KEX, _CHACHA20, *OLDER_MACS)
+"""What a site may offer besides, after everything else, to clients that know nothing better. No SHA-1 is among it."""
+
+
+def default_algorithms(*, fast_aes: bool, also: Sequence[str] = ()) -> Algorithms:
     """The lists for a machine with (`fast_aes`) or without AES instructions.
 
     With them chacha20 is not offered: OpenSSH's clients prefer it, and it costs the bastion about twice as much.
-    Without them it comes first. No SHA-1, no encrypt-and-MAC, no compression.
+    Without them it comes first. No SHA-1, no encrypt-and-MAC, no compression. `also` are names among `OLDER`.
     """
-    ciphers = _GCM + _CTR if fast_aes else ("chacha20-poly1305@openssh.com", *_GCM, *_CTR)
+    ciphers = _GCM + _CTR if fast_aes else (_CHACHA20, *_GCM, *_CTR)
     certificates = tuple(f"{name}-cert-v01@openssh.com" for name in _HOST_KEYS)
     return Algorithms(
-        kex=_KEX, ciphers=ciphers, macs=_MACS, signatures=_SIGNATURES, host_keys=certificates + _HOST_KEYS
+        kex=_KEX + tuple(name for name in OLDER_KEX if name in also),
+        ciphers=ciphers + tuple(name for name in (_CHACHA20,) if name in also and name not in ciphers),
+        macs=_MACS + tuple(name for name in OLDER_MACS if name in also),
+        signatures=_SIGNATURES,
+        host_keys=certificates + _HOST_KEYS,
     )
 
 

@@ -14,6 +14,7 @@ import asyncssh
 from asyncssh.auth import KbdIntChallenge, KbdIntResponse
 from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE, DISC_PROTOCOL_ERROR
 
+from bastion.relay.ciphers import ciphers_for
 from bastion.relay.proof import proves
 from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_pod import Client
@@ -76,6 +77,12 @@ class Entering(Client, asyncssh.SSHServerConnection):
     def login(self) -> str:
         """The login name that was proven."""
         return self._login
+
+    def _send_kexinit(self) -> None:
+        """asyncssh's, with what is offered to this kind of client."""
+        if not self._session_id:
+            self._enc_algs = ciphers_for(self._client_version, self._enc_algs)
+        super()._send_kexinit()
 
     async def reload_config(self) -> None:
         """Nothing: asyncssh would read options and key files again, in a thread, for each login name."""

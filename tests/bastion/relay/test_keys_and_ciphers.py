@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import asyncssh
 import pytest
 from asyncssh.encryption import Encryption
 
@@ -157,6 +158,35 @@ async def test_a_client_that_prefers_another_cipher_is_asked_to_change_when_it_c
 async def test_a_client_that_changes_keeps_every_byte(door: Door, content: bytes, exchanges: Counter[type]) -> None:
     await _echoes(door, content, "-c", f"aes128-ctr,{AES_128_GCM}")
     assert exchanges[ClientSide] == 2
+
+
+async def test_dropbear_gets_in_with_what_it_knows(door: Door, content: bytes, exchanges: Counter[type]) -> None:
+    knows = {"encryption_algs": [CHACHA, "aes128-ctr"], "mac_algs": ["hmac-sha2-256"]}
+    async with connect(door, client_version="dropbear_2022.83", **knows) as conn:
+        assert conn.get_extra_info("send_cipher") == CHACHA
+        assert (await conn.run("cat", input=content, encoding=None)).stdout == content
+    assert exchanges[ClientSide] == 1
+    with pytest.raises(asyncssh.KeyExchangeFailed):
+        await connect(door, **knows)
+
+
+async def test_a_site_may_offer_what_old_clients_know(
+    sshd: Sshd, tmp_path: Path, content: bytes, exchanges: Counter[type]
+) -> None:
+    also = ("hmac-sha2-256", "ecdh-sha2-nistp256", CHACHA)
+    algorithms = default_algorithms(fast_aes=True, also=also)
+    async with Door(sshd, tmp_path / "door", algorithms=algorithms).serving() as door:
+        knows = {
+            "kex_algs": ["ecdh-sha2-nistp256"],
+            "encryption_algs": ["aes128-ctr"],
+            "mac_algs": ["hmac-sha1", "hmac-sha2-256"],
+        }
+        async with connect(door, **knows) as conn:
+            assert conn.get_extra_info("send_mac") == "hmac-sha2-256"
+            assert (await conn.run("cat", input=content, encoding=None)).stdout == content
+        await _echoes(door, content, "-c", CHACHA)
+        await _echoes(door, content)
+    assert exchanges[ClientSide] >= 3
 
 
 @pytest.mark.parametrize(

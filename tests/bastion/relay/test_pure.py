@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import struct
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bastion.relay.answers import Answers
+from bastion.relay.ciphers import CHACHA20, ciphers_for
 from bastion.relay.credit import RESERVE, Credit
-from bastion.relay.limits import default_algorithms, has_fast_aes
+from bastion.relay.limits import OLDER, default_algorithms, has_fast_aes
 from bastion.relay.meanings import UNKNOWN, X11, DirectTcp, Exec, Malformed, Pty, Session, Subsystem, TcpForward
 from bastion.relay.requests import _GLOBALS, _OPENS, _REQUESTS, asked, needed_capability, opened, requested, shown
+from bastion.settings import Older
 from ca.certificate import string
 from ca.limits import Capability
 
@@ -126,3 +129,22 @@ def test_chacha20_is_offered_only_without_aes_instructions() -> None:
         assert lists.kex[0] == "mlkem768x25519-sha256"
         assert not any(name.endswith("sha1") for name in (*lists.kex, *lists.macs, *lists.signatures))
         assert all("etm" in name for name in lists.macs)
+
+
+def test_older_algorithms_come_last_and_only_where_a_site_wants_them() -> None:
+    usual = default_algorithms(fast_aes=True)
+    more = default_algorithms(fast_aes=True, also=OLDER)
+    for ours, theirs in ((usual.kex, more.kex), (usual.ciphers, more.ciphers), (usual.macs, more.macs)):
+        assert theirs[: len(ours)] == ours
+        assert not set(ours) & set(OLDER)
+    assert {*more.kex, *more.ciphers, *more.macs} >= set(OLDER)
+    assert get_args(Older) == OLDER
+    assert not any("sha1" in name or "cbc" in name for name in OLDER)
+
+
+def test_dropbear_is_offered_chacha20_and_nobody_else_is() -> None:
+    offered = [b"aes128-gcm@openssh.com", b"aes128-ctr"]
+    assert ciphers_for(b"SSH-2.0-dropbear_2022.83", offered) == [*offered, CHACHA20]
+    assert ciphers_for(b"SSH-2.0-dropbear", [CHACHA20, *offered]) == [CHACHA20, *offered]
+    for version in (b"SSH-2.0-OpenSSH_9.2p1 dropbear", b"SSH-2.0-libssh2_1.10.0", b""):
+        assert ciphers_for(version, offered) == offered

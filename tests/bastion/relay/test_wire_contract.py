@@ -83,6 +83,7 @@ ATTRIBUTES = [
     "_auth_complete",
     "_auth_final",
     "_client_kexinit",
+    "_client_version",
     "_enc_alg_cs",
     "_enc_alg_sc",
     "_enc_algs",
