@@ -1136,6 +1136,7 @@ def _common(store: Store, site: Site) -> list[str]:
         f"UserKnownHostsFile {_path(store, store.file(site, 'known_hosts'))}",
         "StrictHostKeyChecking yes",
         "UpdateHostKeys no",
+        "PreferredAuthentications publickey",  # the bastion would offer a login in the browser, and wait for it
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from api.commands import Door, FirstLogin, first_login
 from tests.client.laptop import Laptop
-from tests.support.hub import LIMIT, no_tls
+from tests.support.hub import LIMIT, ROOT, no_tls
 
 
 def lines(alice: Laptop) -> FirstLogin:
@@ -94,3 +94,10 @@ def test_a_site_with_other_names_says_so_in_its_line() -> None:
     made = first_login("https://ssh.example.org", Door("ssh.example.org", 22, "notebooks.example.org"), "alice")
     assert made.hubssh.endswith("login https://ssh.example.org --zone notebooks.example.org\n")
     assert made.shell_end.endswith("ssh -i ~/.ssh/id_hub alice@ssh.example.org\n")
+
+
+def test_the_lines_in_the_documentation_are_these() -> None:
+    made = first_login("https://ssh.example.org", Door("ssh.example.org", 2222, "hub"), "alice")
+    document = (ROOT / "docs" / "users.md").read_text()
+    for script in (getattr(made, name) for name in made.__slots__):
+        assert "".join(f"    {line}\n" for line in script.splitlines()) in document
