@@ -179,7 +179,7 @@ class Laptop:
         return await browser.post(found.action, data={**found.fields, **fields}, headers=headers)
 
     def options(self) -> list[str]:
-        return ["-F", str(self.ssh_folder / "config"), "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
+        return ["-F", str(self.ssh_folder / "config")]
 
     def ssh(self, host: str, *command: str, data: bytes = b"") -> subprocess.CompletedProcess[str]:
         """Plain ssh, as anybody types it."""
