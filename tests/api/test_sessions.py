@@ -13,6 +13,7 @@ from api.session import Session
 from api.sightings import MAX_PROCESSES, Reported
 from ca.sessions import public_name
 from tests.support.browser import Person
+from tests.support.holder import logged_in
 from tests.support.hub import Hub
 from tests.support.ports import Ports, open_ports
 from tests.support.service import Service, running_service
@@ -292,6 +293,19 @@ async def test_an_administrator_ends_any_session_from_the_browser_only(hub: Hub,
         assert answer.status_code == 204
     (line,) = service.events("session_ended")
     assert (line["by"], line["identity"]) == ("admin", "alice")
+
+
+async def test_whoever_holds_a_certificate_sees_and_ends_her_sessions_without_a_browser(
+    hub: Hub, service: Service, tmp_path: Path
+) -> None:
+    await hub.start_server("alice")
+    alice = await logged_in(service, "alice", tmp_path)
+    await hear(service, row("aa"), row("bb", "bob", "bob"))
+    (seen,) = (await alice.ask("GET", "/sessions")).json()["sessions"]
+    assert seen["id"] == public_name(ONE, "aa")
+    assert (await alice.ask("DELETE", f"/sessions/{public_name(ONE, 'bb')}")).status_code == 403
+    assert (await alice.ask("DELETE", f"/sessions/{seen['id']}")).status_code == 204
+    assert [line["identity"] for line in service.events("session_ended")] == ["alice"]
 
 
 async def test_bastions_are_told_for_ten_minutes(hub: Hub, service: Service) -> None:

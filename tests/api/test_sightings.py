@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from api import tables
 from api.records import CertificateRecord
-from api.shares import issued_since
+from api.shares import foreign_since
 from api.sightings import LIVE_MS, Reported, Sightings
 from api.store import Store
 from ca.errors import Refusal
@@ -90,9 +90,19 @@ async def test_too_many_processes_are_refused(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("change", "found"),
-    [({}, True), ({"kind": "host"}, False), ({"valid_before": NOW // 1000}, False), ({"issued_at": NOW - 9}, False)],
+    [
+        ({}, True),
+        ({"principals": ("bob/:17", "alice/gpu:17")}, True),
+        ({"principals": ("bobby/:17",)}, True),
+        ({"principals": ("bob/:17", "bob/gpu:18")}, False),
+        ({"kind": "host"}, False),
+        ({"valid_before": NOW // 1000}, False),
+        ({"issued_at": NOW - 9}, False),
+    ],
 )
-async def test_new_user_certificates_that_count_are_found(store: Store, change: dict[str, object], found: bool) -> None:
+async def test_new_certificates_for_others_servers_are_found(
+    store: Store, change: dict[str, object], found: bool
+) -> None:
     record = CertificateRecord(
         serial=17,
         kind="user",
@@ -106,4 +116,4 @@ async def test_new_user_certificates_that_count_are_found(store: Store, change: 
     )
     record = replace(record, **change)  # type: ignore[arg-type]
     await store.record(record)
-    assert await issued_since(store, NOW - 5, NOW / 1000) == ((record,) if found else ())
+    assert await foreign_since(store, NOW - 5, NOW / 1000) == ((record,) if found else ())
