@@ -121,6 +121,12 @@ class Edge:
             return problem(408, "too_slow", "The request took too long to arrive.")
 
 
+def wants_text(request: Request) -> bool:
+    """Whether only plain text will do, as for a shell: a line instead of JSON."""
+    accepted = request.headers.get("accept", "")
+    return "text/plain" in accepted and "json" not in accepted
+
+
 class JsonRoute(APIRoute):
     """A route that reads JSON and says so when it gets something else."""
 

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import PlainTextResponse
 
 from api import desk, issue
 from api.desk import Issued, Wish
 from api.device import Collected
-from api.edge import JsonRoute
+from api.edge import JsonRoute, wants_text
 from api.errors import Refused, TokenRefused
 from api.front import FrontDoor
 from api.proof import Holder, is_gone, is_proof, judge
@@ -206,23 +207,27 @@ def _on_the_wire(request: Request) -> str:
     "/certificates",
     status_code=201,
     summary="Get a certificate",
+    response_model=Certificate,
     response_description="The certificate, recorded here and valid while the servers that it names run.",
+    responses={201: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def create(
     wanted: CertificateWanted,
     request: Request,
     services: Injected,
     owner: Annotated[TokenOwner, Depends(token_owner)],
-) -> Certificate:
+) -> Certificate | Response:
     """Signs your SSH public key for your running servers, and those that their owners shared with you for SSH.
 
     The certificate names the present run of each server: when a server stops, the certificate opens it no more,
-    also after it was started again.
+    also after it was started again. With `Accept: text/plain` the answer is the certificate's line alone.
     """
     wish = Wish(public_key=wanted.public_key, server=wanted.server, lifetime=wanted.lifetime)
     issued = await desk.for_token(services, owner, wish, _peer(request, services))
     if isinstance(issued, Refusal):
         raise Refused(issued)
+    if wants_text(request):
+        return PlainTextResponse(f"{issued.signed.line}\n", 201)
     return Certificate(**fields_of(issued, services.settings.zone))
 
 

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from api import desk, device
+from api.edge import wants_text
 from api.errors import Refused
 from api.front import FrontDoor
 from api.logins import LIFETIME, PAUSE, Begun, Kind, NewLogin, TooFast
@@ -168,7 +169,7 @@ async def post_token(request: Request, services: Injected) -> Response:
         return _pending(request, collected)
     if isinstance(collected, Refusal):
         return _not_yet(request, collected.reason, collected.sentence)
-    if _wants_text(request):
+    if wants_text(request):
         return PlainTextResponse(f"{collected.issued.signed.line}\n", headers=_NOT_FOR_CACHES)
     return _answer(request, renewable(collected, services.settings.zone).model_dump())
 
@@ -199,15 +200,10 @@ def _not_yet(request: Request, code: str, sentence: str, **more: Any) -> Respons
 
 def _answer(request: Request, fields: Mapping[str, Any], status: int = 200) -> Response:
     """JSON, or a line `name=value` for each plain field: such a line is a form, too, when it is sent back."""
-    if not _wants_text(request):
+    if not wants_text(request):
         return JSONResponse(fields, status, _NOT_FOR_CACHES)
     lines = (f"{name}={value}\n" for name, value in fields.items() if not isinstance(value, dict | list))
     return PlainTextResponse("".join(lines), status, _NOT_FOR_CACHES)
-
-
-def _wants_text(request: Request) -> bool:
-    accepted = request.headers.get("accept", "")
-    return "text/plain" in accepted and "json" not in accepted
 
 
 Model = TypeVar("Model", bound=BaseModel)
