@@ -124,6 +124,19 @@ async def test_the_header_may_say_bearer_as_well(hub: Hub, service: Service, key
     assert answer.status_code == 201
 
 
+async def test_a_shell_gets_the_certificate_as_one_line(hub: Hub, service: Service, key: Key) -> None:
+    await hub.start_server("alice")
+    token, body = await hub.token("alice", [ACCESS]), {"public_key": key.line}
+    answer = await service.request("POST", "/certificates", token, json=body, headers={"Accept": "text/plain"})
+    assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert show(answer.text.removesuffix("\n")).fingerprint == fingerprint(key.line)
+    answer = await service.request("POST", "/certificates", token, json=body, headers={"Accept": "*/*"})
+    assert answer.json()["key_id"] == "alice"
+    answer = await service.request("POST", "/certificates", "x", json=body, headers={"Accept": "text/plain"})
+    refused(answer, 401, "invalid_token")
+
+
 async def test_one_server_and_a_shorter_life_can_be_asked_for(hub: Hub, service: Service, key: Key) -> None:
     await hub.start_server("alice")
     await hub.start_server("alice", "gpu")
