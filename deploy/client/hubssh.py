@@ -1373,7 +1373,7 @@ def _approved(machine: Machine, web: Web, key_line: str, wish: Wish) -> dict[str
     page = clean(answer.fields.get("verification_uri_complete") or answer.fields.get("verification_uri"), 300)
     if not page.startswith(f"{web.base}/") or not code or not device:
         raise Trouble(f"{web.base} answers in a way that this hubssh does not know", "get a newer hubssh", "strange")
-    _show(machine, page, clean(answer.fields.get("verification_uri"), 300), code, key_line, wish)
+    _show(machine, page, code, key_line, wish)
     progress = Progress(machine)
     try:
         return _wait(web, device, answer.fields, progress)
@@ -1381,9 +1381,9 @@ def _approved(machine: Machine, web: Web, key_line: str, wish: Wish) -> dict[str
         progress.end()
 
 
-def _show(machine: Machine, page: str, short: str, code: str, key_line: str, wish: Wish) -> None:
+def _show(machine: Machine, page: str, code: str, key_line: str, wish: Wish) -> None:
     opened = wish.browser and open_browser(page)
-    machine.tell(f"{'Your browser shows' if opened else 'Open in a browser'}: {page if opened or not short else short}")
+    machine.tell(f"{'Your browser shows' if opened else 'Open in a browser'}: {page}")
     machine.tell(f"Code: {code}      Key: {fingerprint(key_line)}")
     machine.tell("Log in there, compare these, and approve.")
 

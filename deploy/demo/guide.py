@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import shlex
 
-from deploy.demo.scene import Scene
+from deploy.demo.scene import ROOT, Scene
 
 
 def guide(scene: Scene) -> str:
@@ -31,10 +31,22 @@ Then
   scp -F ssh_config -P {port} key.pub alice@127.0.0.1:
   ssh -F ssh_config -J jump@127.0.0.1:{port} {unix_user}@alice.hub
 
+Or let hubssh do all of that, with one click:
+
+  {hubssh_command("login", scene.public_url)}
+  ssh -F ssh/config alice.hub
+  {hubssh_command("doctor")}
+
 Stop alice's server in JupyterHub: the session ends, and the certificate is worth nothing any more.
 Logs are in {scene.logs}
 
 Ctrl-C ends all of this and removes it."""
+
+
+def hubssh_command(*words: str) -> str:
+    """hubssh, keeping its things in a folder of its own instead of ~/.ssh."""
+    program = ROOT / "deploy" / "client" / "hubssh.py"
+    return shlex.join(["python3", str(program), words[0], "--ssh-dir", "ssh", *words[1:]])
 
 
 def fetch_command(scene: Scene) -> str:

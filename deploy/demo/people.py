@@ -109,6 +109,14 @@ class Browser:
             raise DemoFailed(f"the page gave no certificate: {answer.text[:500]}")
         return answer.text
 
+    async def approve(self, code: str) -> None:
+        """Type the code that a terminal shows into the page for that, look at who asks, and approve."""
+        page = await self._open("GET", f"{self._scene.public_url}/activate")
+        origin = {"Origin": self._scene.public_url}
+        for fields in ({"code": code, "then": "look"}, {"then": "approve"}):
+            form = _form(page, "/activate")
+            page = await self._open("POST", form.url(page), data={**form.fields, **fields}, headers=origin)
+
     async def _open(self, method: str, url: str, **options: object) -> httpx.Response:
         page = _checked(await self.client.request(method, url, **options))  # type: ignore[arg-type]
         for step in (*page.history, page):

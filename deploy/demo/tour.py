@@ -13,6 +13,7 @@ import time
 
 import httpx
 
+from deploy.demo.guide import hubssh_command
 from deploy.demo.parts import DemoFailed, Parts, say, wait_for
 from deploy.demo.people import Administrator, Browser
 from deploy.demo.scene import ROOT, Scene, system_path
@@ -39,6 +40,7 @@ class Tour:
         """Everything, in order. An exit status."""
         await self._oauth_login()
         await self._ssh_with_certificate()
+        await self._hubssh()
         await self._token()
         await self._legacy_key()
         await self._server_stops()
@@ -88,6 +90,28 @@ class Tour:
         self._check("what came back is what was sent", back.exists() and back.read_bytes() == payload)
         (self._laptop / "batch").write_text("put key.pub by-sftp\nls by-sftp\nrm by-sftp\nrm from-laptop\n")
         await self._run(f"sftp -F ssh_config -P {self._port} -b batch alice@127.0.0.1", expect="by-sftp")
+
+    async def _hubssh(self) -> None:
+        self._title("hubssh: one command and one click, and every tool knows the servers by name")
+        command = hubssh_command("login", self._scene.public_url, "--no-browser")
+        say(f"$ {command}")
+        login = await self._spawn(command)
+        if login.stderr is None:
+            raise DemoFailed("hubssh has no output")
+        code = b""
+        while not code and (line := await asyncio.wait_for(login.stderr.readline(), _LIMIT)):
+            say(f"  {line.decode().rstrip()}")
+            code = line.split()[1] if line.startswith(b"Code: ") else b""
+        browser = Browser(self._scene, lambda line: say(f"  {line}"))
+        async with browser.client:
+            await browser.log_in()
+            await browser.approve(code.decode())
+        out, error = await asyncio.wait_for(login.communicate(), _LIMIT)
+        say("".join(f"  {line}\n" for line in (error + out).decode().splitlines()).rstrip())
+        self._check("hubssh has a certificate", login.returncode == 0)
+        await self._run("ssh -F ssh/config alice.hub 'echo $JUPYTERHUB_USER'", expect="alice")
+        await self._run("ssh -F ssh/config gpu.hub 'echo $JUPYTERHUB_SERVER_NAME'", expect="gpu")
+        await self._run(hubssh_command("doctor", "gpu"), expect="Everything works.")
 
     async def _token(self) -> None:
         self._title("a certificate with a JupyterHub token, for scripts")
