@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from api import listings, logs
+from api import listings, logs, renewals
 from api.compose import internal_secret, open_audit, open_signer
 from api.settings import Settings, describe, read_settings
 from api.store import Store
@@ -143,12 +143,21 @@ async def _revoke_in_store(settings: Settings, chosen: argparse.Namespace, serve
         await store.open(now_ms)
         if chosen.serial is not None:
             await store.revoke_serial(int(chosen.serial), BY, chosen.why, now_ms)
+            for serial in await _renewed_from(store, int(chosen.serial), now_ms):
+                await store.revoke_serial(serial, BY, chosen.why, now_ms)
         elif chosen.user is not None:
             await store.revoke_user(chosen.user, BY, chosen.why, now_ms)
         elif server is not None:
             await store.revoke_server(server, BY, chosen.why, now_ms)
         else:
             await store.revoke_everyone(now_ms)
+
+
+async def _renewed_from(store: Store, serial: int, now_ms: int) -> tuple[int, ...]:
+    """Those that go with a certificate, where it is known."""
+    record = await store.certificate(serial)
+    found = () if record is None else await renewals.renewed_from(store, record, now_ms)
+    return tuple(one.serial for one in found)
 
 
 def _certificates(settings: Settings, chosen: argparse.Namespace) -> int:

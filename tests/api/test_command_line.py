@@ -140,10 +140,31 @@ def test_a_revocation_on_the_command_line_reaches_the_running_service(tmp_path: 
         assert revoked["everyone_before"] > make_serial(0, 0)
 
 
+def test_what_was_renewed_from_a_certificate_is_revoked_with_it(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    now = int(time.time())
+    serials = [make_serial(now * 1000 + number, number) for number in range(4)]
+
+    async def fill() -> None:
+        async with Store(f"sqlite+aiosqlite:///{tmp_path / 'state' / 'api.sqlite'}", tmp_path / "state") as store:
+            await store.open(now * 1000 - 5000)
+            for number, (how, key) in enumerate((("device", "x"), ("renew", "x"), ("renew", "y"), ("page", "x"))):
+                end, at = now + 900, now * 1000 + number
+                record = CertificateRecord(
+                    serials[number], "user", "alice", f"SHA256:{key}", (), now, end, at, how, None, now, "made"
+                )
+                await store.record(record)
+
+    asyncio.run(fill())
+    assert run(tmp_path / "state", "revoke", "--serial", str(serials[0])).returncode == 0
+    listed = json.loads(run(tmp_path / "state", "revocations", "--json").stdout)
+    assert sorted(int(one["subject"]) for one in listed if one["kind"] == "serial") == serials[:2]
+
+
 def test_certificates_and_revocations_are_listed_for_whoever_knows_no_serial(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    now = int(time.time())
     assert run(state, "revocations").stdout.split() == ["at", "kind", "which", "by", "why"]
+    now = int(time.time())  # after the database was made, which refuses whatever is older
 
     async def fill() -> None:
         async with Store(f"sqlite+aiosqlite:///{state}/api.sqlite", state) as store:

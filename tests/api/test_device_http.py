@@ -225,3 +225,12 @@ async def test_it_can_be_switched_off(hub: Hub, tmp_path: Path) -> None:
             refused(await service.request("POST", path, data=body), 403, "not_permitted")
         features = (await service.request("GET", "/about")).json()["features"]
         assert (features["device"], features["interactive"]) == (False, False)
+
+
+async def test_the_client_is_served_as_it_stands_in_the_repository(service: Service) -> None:
+    file = Path(__file__).parents[2] / "deploy" / "client" / "hubssh.py"
+    answer = await service.request("GET", "/hubssh")
+    assert answer.content == file.read_bytes()
+    assert answer.headers["content-type"] == "text/x-python; charset=utf-8"
+    again = await service.request("GET", "/hubssh", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")

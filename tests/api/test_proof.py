@@ -164,3 +164,12 @@ async def test_a_certificate_is_not_of_a_user_who_was_made_after_it(hub: Hub, se
         assert (await holder.ask("GET", "/certificates")).status_code == status
     await hub.stop_server("carol")
     await hub.request("DELETE", "/users/carol")
+
+
+async def test_the_holder_starts_and_stops_servers_where_the_site_lets_people_do_that(hub: Hub, tmp_path: Path) -> None:
+    async with running_service(hub, tmp_path / "starting", SERVERS_START="true") as service:
+        await hub.start_server("alice")
+        alice = await logged_in(service, "alice", tmp_path)
+        assert (await alice.ask("DELETE", "/servers/alice")).status_code == 202
+        refused(await alice.ask("POST", "/servers/bob"), 409, "no_server")
+        assert [line["action"] for line in service.events("server_asked")] == ["stop"]
