@@ -97,6 +97,8 @@ class Commands:
             "server": str(about.instance.server) if about.instance is not None else "",
             "instance": str(about.instance.id) if about.instance is not None else "",
             "mode": about.mode,
+            "how": about.how,
+            "session": about.name,
             "serial": None if about.serial is None else str(about.serial),
             "peer": about.peer,
             "since": datetime.fromtimestamp(about.since, UTC).isoformat(timespec="seconds"),
