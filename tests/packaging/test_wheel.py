@@ -117,3 +117,21 @@ def test_an_installed_api_serves_its_page_and_what_the_page_loads(address: str) 
     for style in styles:
         found = httpx.get(f"{address}{style.removeprefix(address)}", trust_env=False)
         assert found.status_code == 200, style
+
+
+def test_hubssh_is_a_distribution_of_its_own_with_one_module_and_one_command(tmp_path: Path) -> None:
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not in this environment: a wheel cannot be built without the network")
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "deploy" / "client", source, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    (made,) = tmp_path.glob("hubssh-*.whl")
+    with zipfile.ZipFile(made) as archive:
+        names = [name for name in archive.namelist() if ".dist-info/" not in name]
+        (metadata,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA")]
+        (scripts,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("entry_points.txt")]
+    assert names == ["hubssh.py"]
+    assert "Requires-Python: >=3.9" in metadata
+    assert "Requires-Dist" not in metadata
+    assert "hubssh = hubssh:main" in scripts
