@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import shlex
 
-from deploy.demo.scene import ROOT, Scene
+from deploy.demo.scene import Scene
 
 
 def guide(scene: Scene) -> str:
@@ -15,27 +15,26 @@ def guide(scene: Scene) -> str:
 JupyterHub    {scene.hub_url}    users alice and bob, password {scene.password}
 Certificates  {scene.public_url}
 
-In another terminal:
+In another terminal, with nothing but ssh and a browser:
 
   cd {shlex.quote(str(scene.laptop))}
-  ssh-keygen -q -t ed25519 -N '' -f key
+  ssh -F bare_config -p {port} alice@127.0.0.1
 
-Get a certificate: log in as alice at {scene.public_url}/ , paste key.pub and save what you get
-as key-cert.pub in that folder. Or without a browser:
+With hubssh, which asks for one click a day (here with a folder of its own instead of ~/.ssh):
 
-  {fetch_command(scene)}
-
-Then
-
-  ssh -F ssh_config -p {port} alice@127.0.0.1
-  scp -F ssh_config -P {port} key.pub alice@127.0.0.1:
-  ssh -F ssh_config -J jump@127.0.0.1:{port} {unix_user}@alice.hub
-
-Or let hubssh do all of that, with one click:
-
+  curl -fsS {scene.public_url}/hubssh -o hubssh
   {hubssh_command("login", scene.public_url)}
   ssh -F ssh/config alice.hub
   {hubssh_command("doctor")}
+
+By hand: log in as alice at {scene.public_url}/ , paste key.pub and save what you get as key-cert.pub in that
+folder. Or, as scripts do, with a token:
+
+  ssh-keygen -q -t ed25519 -N '' -f key
+  {fetch_command(scene)}
+  ssh -F ssh_config -p {port} alice@127.0.0.1
+  scp -F ssh_config -P {port} key.pub alice@127.0.0.1:
+  ssh -F ssh_config -J jump@127.0.0.1:{port} {unix_user}@alice.hub
 
 Stop alice's server in JupyterHub: the session ends, and the certificate is worth nothing any more.
 Logs are in {scene.logs}
@@ -44,9 +43,8 @@ Ctrl-C ends all of this and removes it."""
 
 
 def hubssh_command(*words: str) -> str:
-    """hubssh, keeping its things in a folder of its own instead of ~/.ssh."""
-    program = ROOT / "deploy" / "client" / "hubssh.py"
-    return shlex.join(["python3", str(program), words[0], "--ssh-dir", "ssh", *words[1:]])
+    """hubssh as it was fetched, keeping its things in a folder of its own instead of ~/.ssh."""
+    return shlex.join(["python3", "hubssh", words[0], "--ssh-dir", "ssh", *words[1:]])
 
 
 def fetch_command(scene: Scene) -> str:

@@ -49,4 +49,5 @@ configure(
     # Several servers share this machine's address, so nobody can have a fixed port.
     pod_environment={"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0"},
     sharing=True,
+    start_servers=True,
 )

@@ -58,9 +58,10 @@ class Administrator:
         write_private(laptop / "token-header", f"Authorization: token {made.json()['token']}\n")
         write_private(laptop / "ssh_config", ssh_config(self._scene, "key"))
         write_private(laptop / "legacy_config", ssh_config(self._scene, "legacy"))
+        write_private(laptop / "bare_config", ssh_config(self._scene, "none", methods="keyboard-interactive"))
 
 
-def ssh_config(scene: Scene, key: str) -> str:
+def ssh_config(scene: Scene, key: str, methods: str = "publickey") -> str:
     """Only this key, only these known hosts, no questions; nothing of the real user's ~/.ssh takes part."""
     return f"""\
 Host *
@@ -70,7 +71,7 @@ Host *
     UserKnownHostsFile {scene.laptop}/known_hosts
     GlobalKnownHostsFile /dev/null
     StrictHostKeyChecking yes
-    PreferredAuthentications publickey
+    PreferredAuthentications {methods}
 """
 
 

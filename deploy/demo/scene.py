@@ -109,6 +109,7 @@ class Scene:
             "SSH_API_LISTEN_PORT": str(self.ports.api),
             "SSH_API_INTERNAL_PORT": str(self.ports.api_internal),
             "SSH_API_BASTION_PORT": str(self.ports.bastion),
+            "SSH_API_SERVERS_START": "true",
             "SSH_API_LOG_AUDIT_FILE": str(self.logs / "api-audit.log"),
         }
 

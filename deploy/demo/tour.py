@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import re
 import shlex
 import sys
 import time
@@ -21,6 +22,7 @@ from deploy.demo.scene import ROOT, Scene, system_path
 _LIMIT = 90.0
 """Seconds that one command may take."""
 _PAYLOAD = 32 * 1024 * 1024
+_CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 
 
 class Tour:
@@ -41,6 +43,7 @@ class Tour:
         await self._oauth_login()
         await self._ssh_with_certificate()
         await self._hubssh()
+        await self._nothing_installed()
         await self._token()
         await self._legacy_key()
         await self._server_stops()
@@ -93,25 +96,48 @@ class Tour:
 
     async def _hubssh(self) -> None:
         self._title("hubssh: one command and one click, and every tool knows the servers by name")
-        command = hubssh_command("login", self._scene.public_url, "--no-browser")
-        say(f"$ {command}")
-        login = await self._spawn(command)
-        if login.stderr is None:
-            raise DemoFailed("hubssh has no output")
-        code = b""
-        while not code and (line := await asyncio.wait_for(login.stderr.readline(), _LIMIT)):
-            say(f"  {line.decode().rstrip()}")
-            code = line.split()[1] if line.startswith(b"Code: ") else b""
-        browser = Browser(self._scene, lambda line: say(f"  {line}"))
-        async with browser.client:
-            await browser.log_in()
-            await browser.approve(code.decode())
-        out, error = await asyncio.wait_for(login.communicate(), _LIMIT)
-        say("".join(f"  {line}\n" for line in (error + out).decode().splitlines()).rstrip())
-        self._check("hubssh has a certificate", login.returncode == 0)
+        await self._run(f"curl -fsS {self._scene.public_url}/hubssh -o hubssh")
+        await self._approved(hubssh_command("login", self._scene.public_url, "--no-browser", "--no-agent"))
         await self._run("ssh -F ssh/config alice.hub 'echo $JUPYTERHUB_USER'", expect="alice")
         await self._run("ssh -F ssh/config gpu.hub 'echo $JUPYTERHUB_SERVER_NAME'", expect="gpu")
+        await self._run(hubssh_command("list"), expect="running")
         await self._run(hubssh_command("doctor", "gpu"), expect="Everything works.")
+        await self._run(hubssh_command("logout"))
+
+    async def _nothing_installed(self) -> None:
+        self._title("no certificate and no key: ssh and a browser")
+        command = self._ssh("alice", "echo I am $JUPYTERHUB_USER", config="bare_config")
+        await self._approved(command, expect="I am alice")
+
+    async def _approved(self, command: str, *, expect: str = "") -> None:
+        """Run something that shows a code and waits; approve it in alice's browser."""
+        say(f"$ {command}")
+        process = await self._spawn(command)
+        said: list[str] = []
+        code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_LIMIT), asyncio.TaskGroup() as tasks:
+                for stream in (process.stdout, process.stderr):
+                    tasks.create_task(self._listen(stream, said, code))
+                browser = Browser(self._scene, lambda line: say(f"  {line}"))
+                async with browser.client:
+                    await browser.log_in()
+                    await browser.approve(await code)
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+        self._check(command, process.returncode == 0 and expect in "\n".join(said))
+
+    async def _listen(self, stream: asyncio.StreamReader | None, said: list[str], code: asyncio.Future[str]) -> None:
+        """Show what a command says, keep it, and find the code in it."""
+        if stream is None:
+            raise DemoFailed("the command has no output")
+        async for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            said.append(text)
+            say(f"  {text}")
+            if (found := _CODE.search(text)) and not code.done():
+                code.set_result(found[0])
 
     async def _token(self) -> None:
         self._title("a certificate with a JupyterHub token, for scripts")
