@@ -1100,7 +1100,8 @@ def _site_config(store: Store, site: Site, taken: set[str]) -> Iterator[str]:
     if pattern not in taken:
         # It has to come before what it guards. A site with the same zone is asked about by the same line.
         taken.add(pattern)
-        yield _block(f'Match originalhost {pattern} !exec "{_check_command(store)} %n"', _stop(store.machine))
+        head = f'Match originalhost "{pattern}{_not_for_shells(store.machine)}" !exec "{_check_command(store)}"'
+        yield _block(head, _stop(store.machine))
     common = _common(store, site)
     door = f"hubssh-{site.name}"
     # Editors list every Host line that is no pattern: the door is none of people's hosts, so it is a Match.
@@ -1155,11 +1156,17 @@ def _path(store: Store, path: str) -> str:
 
 
 def _check_command(store: Store) -> str:
-    """Ran by the shell of the person; on Windows by cmd.exe, whose `cd` takes blanks without quotes."""
+    """Run by the shell of the person; on Windows by cmd.exe, whose `cd` takes blanks without quotes."""
     if store.machine.windows:
         folder = "%%USERPROFILE%%/.ssh/hubssh" if store.is_default else store.path.replace("\\", "/")
-        return f"cd /d {folder.replace('/', chr(92))}&& check.cmd"
-    return "'%d/.ssh/hubssh/check'" if store.is_default else f"'{store.path}/check'"
+        return f"cd /d {folder.replace('/', chr(92))}&& check.cmd %n"
+    return "'%d/.ssh/hubssh/check' '%n'" if store.is_default else f"'{store.path}/check' '%n'"
+
+
+def _not_for_shells(machine: Machine) -> str:
+    """Host names that could leave their place in that command, as in the address of a hostile git submodule: the check
+    is not run for them. OpenSSH before 9.6 looks at no such thing itself (CVE-2023-51385)."""
+    return "".join(f",!*{char}*" for char in ("&|<>^%();=@!` " if machine.windows else "'\\"))
 
 
 def _stop(machine: Machine) -> list[str]:
@@ -1371,7 +1378,8 @@ def _approved(machine: Machine, web: Web, key_line: str, wish: Wish) -> dict[str
         raise answer.trouble()
     code, device = clean(answer.fields.get("user_code"), 20), clean(answer.fields.get("device_code"), 300)
     page = clean(answer.fields.get("verification_uri_complete") or answer.fields.get("verification_uri"), 300)
-    if not page.startswith(f"{web.base}/") or not code or not device:
+    fit = page.startswith(f"{web.base}/") and re.fullmatch(r"[A-Za-z0-9:/?=&%._~\[\]-]+", page)
+    if not fit or not code or not device:
         raise Trouble(f"{web.base} answers in a way that this hubssh does not know", "get a newer hubssh", "strange")
     _show(machine, page, code, key_line, wish)
     progress = Progress(machine)
@@ -2169,6 +2177,9 @@ complete -c hubssh -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish
 def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
     """Do what the command line says; its exit status."""
     machine = machine or Machine()
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another alphabet gets question marks, not a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     made = parser()
     asked = made.parse_args(arguments)
     if not asked.command:
@@ -2197,6 +2208,9 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
     except KeyboardInterrupt:
         machine.tell("\nhubssh: stopped by you; nothing was changed.")
         return 130
+    except BrokenPipeError:  # `hubssh list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

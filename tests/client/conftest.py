@@ -57,7 +57,10 @@ def own_alice(own_system: System, tmp_path: Path) -> Laptop:
 def own_system_without_forwarding(
     hub_release: Release, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Iterator[Laptop]:
-    """alice where the site does not let anybody forward with -R or -X."""
-    allowed = "pty,exec,subsystem,local-forward,streamlocal,agent"
-    for system in _running(hub_release, tmp_path_factory, SSH_API_CERTIFICATES_CAPABILITIES=allowed):
+    """alice where the site lets nobody forward with -R or -X, nor start servers."""
+    settings = {
+        "SSH_API_CERTIFICATES_CAPABILITIES": "pty,exec,subsystem,local-forward,streamlocal,agent",
+        "SSH_API_SERVERS_START": "false",
+    }
+    for system in _running(hub_release, tmp_path_factory, **settings):
         yield laptop(system, tmp_path / "laptop")

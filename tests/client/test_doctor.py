@@ -180,6 +180,9 @@ async def test_what_is_not_permitted_is_a_note_and_no_fault(own_system_without_f
     assert found["state"] == "note"
     assert found["said"] == "not permitted to you: forwarding with -R, X11 forwarding"
     assert alice.ssh("alice.hub", "echo in").stdout == "in\n"  # by itself not end to end, which would be closed
+    refused = alice.hubssh("start", "gpu")
+    assert "This site does not let SSH clients start servers: start it in JupyterHub (http://" in refused.stderr
+    assert "switched off" in alice.hubssh("stop").stderr
 
 
 async def test_not_logged_in(alice: Laptop) -> None:

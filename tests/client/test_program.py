@@ -157,3 +157,23 @@ def test_json_of_a_failure_has_the_three_fields(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert set(json.loads(done.stdout)) == {"error", "error_description", "cure"}
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    script = f'"{sys.executable}" "{HUBSSH}" status --ssh-dir "{made.ssh}" | true'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_terminal_of_another_alphabet_gets_no_traceback(tmp_path: Path) -> None:
+    made = store(tmp_path, site(user="älice", certificate=None))
+    done = subprocess.run(
+        [sys.executable, str(HUBSSH), "status", "--ssh-dir", made.ssh],
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "https://ssh.example.org, as ?lice")

@@ -124,6 +124,23 @@ def test_when_the_check_says_stop_ssh_ends_without_a_word_of_its_own(tmp_path: P
     assert (done.returncode, done.stdout, done.stderr) == (255, "", "told gpu.hub\n")
 
 
+def test_a_host_name_that_would_leave_its_place_in_the_shell_is_never_put_there(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    hubssh.configure(made)
+    Path(made.path, "check").write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/ran\n')
+    for host in ("a'$(touch pwned)'.hub", "a\\.hub", "a$(touch pwned).hub", "a b.hub"):
+        subprocess.run(
+            ["ssh", "-G", "-F", f"{made.ssh}/config", host], capture_output=True, check=False, timeout=60, cwd=tmp_path
+        )
+    asked(made, "gpu.hub")
+    ran = (tmp_path / "ran").read_text().splitlines()
+    assert not [one for one in ran if "'" in one or "\\" in one]
+    assert ran[-1] == "gpu.hub"
+    assert not (tmp_path / "pwned").exists()
+    (line,) = [one for one in Path(made.config).read_text().splitlines() if "!exec" in one]
+    assert line.startswith('Match originalhost "*.hub,!*\'*,!*\\*" !exec')
+
+
 def test_a_check_that_cannot_run_lets_ssh_go_on(tmp_path: Path) -> None:
     made = store(tmp_path)
     hubssh.configure(made)
@@ -204,5 +221,5 @@ class TestTheOneLineInTheOwnConfiguration:
 def test_in_ones_own_home_paths_are_written_from_there() -> None:
     made = Store(Machine())
     assert hubssh._path(made, f"{made.ssh}/hubssh/x y") == '"~/.ssh/hubssh/x y"'
-    assert hubssh._check_command(made) == "'%d/.ssh/hubssh/check'"
+    assert hubssh._check_command(made) == "'%d/.ssh/hubssh/check' '%n'"
     assert hubssh._include_line(made) == "Include ~/.ssh/hubssh/config"
