@@ -25,14 +25,19 @@ async def open_directory(
     access = Access(settings.kubeconfig, settings.kube_api_host, settings.kube_api_port, settings.service_account)
     cluster = Cluster(await configuration(access, environment))
     stack.push_async_callback(cluster.aclose)
-    # The client's hundreds of modules stay for ever. Looking through them for garbage would stop everybody for a tenth
-    # of a second, again and again while a long list is read.
-    gc.collect()
-    gc.freeze()
+    settle()
     rules = PodRules(
         namespaces=settings.namespaces,
         ssh_port=settings.ssh_port,
         key_port=settings.key_port,
         unix_user=settings.unix_user,
     )
-    return PodDirectory(cluster, rules, settings.selector, watch_seconds=settings.watch_seconds)
+    return PodDirectory(cluster, rules, settings.selector, watch_seconds=settings.watch_seconds, settled=settle)
+
+
+def settle() -> None:
+    """What is in memory now is not searched for garbage any more: the client's hundreds of modules, then thousands of
+    pods, which go by themselves. The search would stop everybody for a tenth of a second, again and again while a long
+    list is read."""
+    gc.collect()
+    gc.freeze()

@@ -77,9 +77,10 @@ class PodDirectory(LookUp):
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff | None = None,
         watch_seconds: int = 30,
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         """`rules.namespaces` are watched one by one; a pattern among them means one watch over all namespaces, of
-        which the others are left out."""
+        which the others are left out. `settled` is called when one was listed for the first time."""
         super().__init__()
         self._api = api
         self._rules = rules
@@ -87,6 +88,7 @@ class PodDirectory(LookUp):
         self._clock = clock
         self._backoff = Backoff() if backoff is None else backoff
         self._watch_seconds = watch_seconds
+        self._settled = settled
         self.lists = 0
         patterns = any("*" in one for one in rules.namespaces)
         self._mirrors = [Mirror(None)] if patterns else [Mirror(one) for one in dict.fromkeys(rules.namespaces)]
@@ -149,7 +151,9 @@ class PodDirectory(LookUp):
         for uids in _slices(list(judged)):
             self._tell(change for uid in uids for change in self._take(mirror, uid, judged[uid]))
             await asyncio.sleep(0)
-        mirror.heard_at = asked_at
+        first, mirror.heard_at = mirror.heard_at is None, asked_at
+        if first:
+            self._settled()
         return page.version
 
     async def _watch(self, mirror: Mirror, version: str) -> None:
