@@ -6,9 +6,15 @@ its own beside a real JupyterHub. Which requests are made depends on nothing but
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import httpx
@@ -30,16 +36,21 @@ from schemathesis.specs.openapi.checks import (
 
 from api.routes import held, internal, operate, pods, reports
 from api.routes.public import ROUTERS
+from tests.support.holder import Holder
 from tests.support.hub import Hub, no_tls
 from tests.support.ports import new_key
+from tests.support.sshsig import make_key, public_line
 from tests.support.system import ACCESS, System
 
-EXAMPLES = 30
+EXAMPLES = 20
 """Requests of each kind to each address, by one person or another."""
 
 KEY = new_key()
 
 LIMIT = 60.0
+
+HOLDER = "a holder"
+"""Shows no token, but proves for each request that a certificate's key is his."""
 
 CHECKS: Sequence[CheckFunction] = (
     not_a_server_error,
@@ -65,6 +76,7 @@ class Port:
 
     url: str
     people: dict[str, dict[str, str]]
+    holder: Holder | None = None
     session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:
@@ -79,9 +91,10 @@ def ports(running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     limits = {f"SSH_API_LIMITS_{kind}": "0" for kind in ("CERTIFICATES", "ENROLMENTS", "REVOCATIONS")}
     system = System(running_hub, tmp_path_factory.mktemp("fuzzed"), api_settings=limits)
 
-    async def people() -> dict[str, dict[str, str]]:
+    async def people() -> tuple[dict[str, dict[str, str]], Holder]:
         await running_hub.start_server("alice", "gpu")
         own = await running_hub.server_token("alice", "gpu")
+        made = (await running_hub.user("alice"))["created"]
         async with httpx.AsyncClient(base_url=system.url, trust_env=False, verify=no_tls()) as client:
             body = {"host_key": KEY, "ssh_port": 40222, "key_port": 40080, "unix_user": "jovyan"}
             answer = await client.post("/enrolments", json=body, headers={"Authorization": f"token {own}"})
@@ -91,20 +104,38 @@ def ports(running_hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "a server": own,
             "a stranger": "0" * 32,
         }
-        return {"nobody": {}, **{name: {"Authorization": f"token {token}"} for name, token in tokens.items()}}
+        holder = holder_of(system, tokens["a person"], made, system.folder)
+        return {"nobody": {}, **{name: {"Authorization": f"token {one}"} for name, one in tokens.items()}}, holder
 
     system.start_api()
     try:
         secret = (system.state / "internal-secret").read_text().strip()
         internals = {"a bastion": {"Authorization": f"Bearer {secret}"}, "nobody": {}}
         yield {
-            "public": Port(system.url, anyio.run(people)),
+            "public": Port(system.url, *anyio.run(people)),
             "internal": Port(f"http://127.0.0.1:{system.internal_port}", internals),
         }
     finally:
         system.stop()
         anyio.run(running_hub.clean)
         assert "Traceback" not in system.api.log.read_text()
+
+
+def holder_of(system: System, token: str, made: str, folder: Path) -> Holder:
+    """Whoever holds the key of a certificate that can be renewed, as if it rested on a login with a browser."""
+    key = make_key(folder)
+    answer = requests.post(
+        f"{system.url}/certificates",
+        json={"public_key": public_line(key)},
+        headers={"Authorization": f"token {token}"},
+        timeout=LIMIT,
+    )
+    told = answer.json()
+    with contextlib.closing(sqlite3.connect(system.state / "api.sqlite")) as database, database:
+        query = "UPDATE certificates SET login_at = ?, user_made = ? WHERE serial = ?"
+        assert database.execute(query, (int(time.time()), made, told["serial"])).rowcount == 1
+    service: Any = SimpleNamespace(url=system.url, clock=time.time)
+    return Holder(service, key, told)
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["sound", "broken"])
@@ -138,7 +169,7 @@ def try_out(port: Port, method: str, path: str, mode: GenerationMode) -> None:
 
     @given(
         case=operation.as_strategy(generation_mode=mode),
-        person=st.sampled_from(sorted(port.people)),
+        person=st.sampled_from([*port.people, *([HOLDER] if port.holder else ())]),
         real=st.booleans(),
     )
     @settings(
@@ -153,7 +184,13 @@ def try_out(port: Port, method: str, path: str, mode: GenerationMode) -> None:
         if real and isinstance(case.body, dict):
             # No text makes a key up: without this nothing behind the reading of keys would ever be reached.
             case.body.update({name: KEY for name in ("public_key", "host_key") if name in case.body})
-        answer = case.call(base_url=port.url, session=port.session, headers=port.people[person], timeout=LIMIT)
+        request = requests.Request(**case.as_transport_kwargs(base_url=port.url, headers=port.people.get(person)))
+        prepared = port.session.prepare_request(request)
+        if person == HOLDER and port.holder is not None:
+            body = prepared.body or b""
+            body = body.encode() if isinstance(body, str) else body
+            prepared.headers["Authorization"] = port.holder.proof(str(prepared.method), prepared.path_url, body)
+        answer = port.session.send(prepared, timeout=LIMIT, allow_redirects=False)
         case.validate_response(answer, checks=list(CHECKS))
 
     ask()
