@@ -82,6 +82,6 @@ def invitation(login: str, waiting: Waiting) -> str:
         f"{NAME}: to log in as {shown}, open this address in a browser:\n\n"
         f"    {waiting.begun.page}\n\n"
         f"and approve the code {waiting.begun.code} there. This connection then goes on by itself.\n"
-        f"It waits {minutes} minute{'' if minutes == 1 else 's'}; Ctrl-C gives up. "
+        f"It waits {minutes} minute{'' if minutes == 1 else 's'}; Ctrl-C gives up.\n"
         "Never approve a code that somebody sent you.\n"
     )
