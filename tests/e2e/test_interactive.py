@@ -230,6 +230,20 @@ async def test_a_stopped_server_is_said_on_the_page(system: System) -> None:
         assert "It cannot be approved" in page.text
 
 
+async def test_where_the_site_lets_people_start_servers_approving_starts_it(own_system: System) -> None:
+    system = own_system
+    system.api.end()
+    system.api.environment = {**system.api.environment, "SSH_API_SERVERS_START": "true"}
+    system.start_api()
+    async with waiting(system, "carol", "echo in") as ssh:
+        async with system.hub.browser() as client:
+            page = await system.hub.log_in_here(client, ssh.page, "carol")
+            assert "Would start and enter" in page.text
+            await decide(system, client, "carol", ssh, "approve")
+        assert (await ssh.ends())[:2] == (0, b"in\n")
+    assert not system.audit("bastion", "connection_refused")
+
+
 def test_clients_in_batch_mode_fail_at_once(system: System) -> None:
     stranger = system.person("stranger")
     done = stranger.ssh("alice", "true")
