@@ -79,9 +79,11 @@ class Arrival:
             self._refuse_interactive(login, text.reason)
         return text
 
-    async def invited(self, login: str) -> bytes | Refusal:
+    async def invited(self, login: str) -> bytes | str | Refusal:
         """Wait for the browser, and judge the certificate that it brings exactly as one that was shown and proven."""
         outcome = await self._bell.outcome()
+        if isinstance(outcome, str):
+            return outcome
         if isinstance(outcome, Refusal):
             self._refuse_interactive(login, outcome.reason)
             return outcome

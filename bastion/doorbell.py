@@ -4,12 +4,15 @@ It holds no policy. The certificate that a browser login brings is judged where 
 waited for, once a connection.
 """
 
-from bastion.interactive import BrowserLogins, Waiting
+from bastion.interactive import BrowserLogins, News, Waiting
 from bastion.relay.sentences import NAME, printable
 from ca.errors import Reason, Refusal
 
 MOST_SHOWN = 64
 """Characters of a login name that are repeated to whoever typed it."""
+
+MOST_NEWS = 120
+"""Characters of what is said of a server that starts."""
 
 _ONCE = Refusal(Reason.NOT_PERMITTED, "One login with a browser for each connection. Type your ssh command again.")
 
@@ -55,14 +58,17 @@ class Doorbell:
         self._waiting = begun
         return invitation(login, begun)
 
-    async def outcome(self) -> bytes | Refusal:
-        """Wait for the browser: a certificate, still to be judged, or why there is none."""
+    async def outcome(self) -> bytes | str | Refusal:
+        """Wait for the browser: a certificate, still to be judged, or why there is none. A text is news for the person
+        to read on the way there; then wait again."""
         if self._waiting is None:
             return _ONCE
         waiting = self._waiting
         outcome = await self._logins.outcome(waiting)
         if self._waiting is not waiting:
             return _ONCE  # time was up meanwhile, or it had to make room
+        if isinstance(outcome, News):
+            return f"{NAME}: {_shown(outcome.text, MOST_NEWS)}\n"
         self._logins.leave(waiting, taken=True)
         self._waiting = None
         return outcome
@@ -77,11 +83,15 @@ class Doorbell:
 def invitation(login: str, waiting: Waiting) -> str:
     """What somebody reads. Seven-bit and short: ssh shows other characters as numbers, and cuts after 1,000."""
     minutes = max(round(waiting.seconds / 60), 1)
-    shown = printable(login)[:MOST_SHOWN].encode("ascii", "replace").decode("ascii")
     return (
-        f"{NAME}: to log in as {shown}, open this address in a browser:\n\n"
+        f"{NAME}: to log in as {_shown(login, MOST_SHOWN)}, open this address in a browser:\n\n"
         f"    {waiting.begun.page}\n\n"
         f"and approve the code {waiting.begun.code} there. This connection then goes on by itself.\n"
         f"It waits {minutes} minute{'' if minutes == 1 else 's'}; Ctrl-C gives up.\n"
         "Never approve a code that somebody sent you.\n"
     )
+
+
+def _shown(text: str, most: int) -> str:
+    """Somebody else's text for a terminal, in characters that ssh shows as they are."""
+    return printable(text)[:most].encode("ascii", "replace").decode("ascii")

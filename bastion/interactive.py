@@ -15,7 +15,7 @@ from typing import Protocol
 
 import asyncssh
 
-from bastion.authority import AuthorityError, AuthorityRefused, AuthorityUnavailable, BegunLogin
+from bastion.authority import AuthorityError, AuthorityRefused, AuthorityUnavailable, BegunLogin, Fetched
 from ca.certificate import blob_of, decode
 from ca.errors import Malformed, Reason, Refusal
 from ca.keys import PublicKey, parse_key_blob
@@ -45,13 +45,20 @@ class Desk(Protocol):
         """Those that nobody can decide any more."""
         ...
 
-    async def certificate(self, login_id: str) -> str | None:
-        """The certificate line of an approved login; None while it is undecided."""
+    async def certificate(self, login_id: str) -> Fetched:
+        """The certificate of an approved login, or how far it is."""
         ...
 
     async def give_up(self, login_id: str) -> None:
         """Nobody waits for it any more."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far an approved login is whose server starts. Somebody else's text."""
+
+    text: str
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +69,8 @@ class Waiting:
     key: PublicKey = field(repr=False)
     seconds: float
     decided: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    told: str = ""
+    """The last news of it."""
 
 
 class BrowserLogins:
@@ -120,17 +129,23 @@ class BrowserLogins:
         self._somebody.set()
         return waiting
 
-    async def outcome(self, waiting: Waiting) -> bytes | Refusal:
-        """Wait until somebody has decided: the certificate (wire format) for this login's key, or why there is none."""
+    async def outcome(self, waiting: Waiting) -> bytes | News | Refusal:
+        """Wait until somebody has decided: the certificate (wire format) for this login's key, or why there is none.
+
+        `News` on the way to it, each once: then ask again.
+        """
         try:
             while True:
                 await waiting.decided.wait()
-                line = await self._fetch(waiting)
-                if isinstance(line, Refusal):
-                    return line
-                if line is not None:
-                    return _certificate_for(waiting.key, line)
+                fetched = await self._fetch(waiting)
+                if isinstance(fetched, Refusal):
+                    return fetched
+                if fetched.certificate is not None:
+                    return _certificate_for(waiting.key, fetched.certificate)
                 waiting.decided.clear()
+                if fetched.message not in ("", waiting.told):
+                    waiting.told = fetched.message
+                    return News(fetched.message)
         except AuthorityUnavailable as error:
             _log.warning("a browser login: %s", error.detail)
             return _refusal(error)
@@ -167,7 +182,7 @@ class BrowserLogins:
         async with self._counter:
             return await self._desk.begin(key, server, peer)
 
-    async def _fetch(self, waiting: Waiting) -> str | Refusal | None:
+    async def _fetch(self, waiting: Waiting) -> Fetched | Refusal:
         """The certificate. An outage is waited out: the login stays approved for a while."""
         while True:
             try:

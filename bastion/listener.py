@@ -275,7 +275,7 @@ class Watched(Door):
         self._late = asyncio.get_running_loop().call_later(self.waits_seconds, self._too_late)
         return text
 
-    async def invited(self, login: str) -> bytes | Refusal:
+    async def invited(self, login: str) -> bytes | str | Refusal:
         """The browser has decided."""
         outcome = await super().invited(login)
         if isinstance(outcome, Refusal):

@@ -17,6 +17,7 @@ from api.logins import LIFETIME, Kind, NewLogin
 from api.routes.internal import GuardedRoute
 from api.sender import plain_address
 from api.services import Injected, Services
+from api.starting import Waiting
 from ca.errors import Reason, Refusal
 
 MAX_IDS = 1000
@@ -77,6 +78,9 @@ class HeldCertificate(BaseModel):
     """The certificate; null while nobody has decided, or a server starts that was asked for."""
 
     certificate: str | None
+    message: str | None = Field(
+        default=None, description="How far the server is, where one starts; for the person to read."
+    )
 
 
 router = APIRouter(prefix="/internal/logins", tags=["internal"], route_class=GuardedRoute)
@@ -118,6 +122,8 @@ async def post_certificate(services: Injected, body: IdRequest) -> HeldCertifica
     collected = await device.collect(services, body.id, None, Kind.INTERACTIVE)
     if isinstance(collected, Refusal):
         raise Refused(collected)
+    if isinstance(collected, Waiting):
+        return HeldCertificate(certificate=None, message=collected.message or None)
     if not isinstance(collected, Collected):
         return HeldCertificate(certificate=None)
     return HeldCertificate(certificate=collected.issued.signed.line)

@@ -3,7 +3,7 @@
 from bastion.authority.client import Authority, Issued, Pace, UnsafeAuthority
 from bastion.authority.errors import AuthorityError, AuthorityRefused, AuthorityUnavailable
 from bastion.authority.hop import Hop, HopCertificates, Proof
-from bastion.authority.logins import BegunLogin, LoginDesk
+from bastion.authority.logins import BegunLogin, Fetched, LoginDesk
 from bastion.authority.secret import Secret, read_secret
 from bastion.authority.state import NO_RAW_KEYS, AuthorityState, RawKeys, Word
 from bastion.authority.store import AuthorityStore
@@ -17,6 +17,7 @@ __all__ = [
     "AuthorityStore",
     "AuthorityUnavailable",
     "BegunLogin",
+    "Fetched",
     "Hop",
     "HopCertificates",
     "Issued",

@@ -18,6 +18,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _CODE = re.compile(r"[A-Z0-9-]{4,16}")
 _ADDRESS = re.compile(r"https?://[\x21-\x7e]{1,400}")
 _MAX_SECONDS = 86400
+_MAX_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,15 @@ class BegunLogin:
     code: str
     page: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The certificate line of a login that was approved; None while it is undecided, or while a server starts that was
+    asked for: `message` says how far it is. It is somebody else's text, of any characters."""
+
+    certificate: str | None
+    message: str = ""
 
 
 class LoginDesk:
@@ -56,13 +66,14 @@ class LoginDesk:
             raise AuthorityUnavailable("the api does not say which logins are decided")
         return frozenset(ids) & frozenset(one for one in decided if isinstance(one, str))
 
-    async def certificate(self, login_id: str) -> str | None:
-        """The certificate line of a login that was approved: once. None while it is undecided."""
+    async def certificate(self, login_id: str) -> Fetched:
+        """The certificate of a login that was approved: once."""
         answer = await self._authority.post("/internal/logins/certificate", {"id": login_id})
         line = answer.get("certificate")
         if line is not None and not isinstance(line, str):
             raise AuthorityUnavailable("the api's answer holds no certificate")
-        return line
+        message = answer.get("message")
+        return Fetched(line, message[:_MAX_MESSAGE] if isinstance(message, str) else "")
 
     async def give_up(self, login_id: str) -> None:
         """Nobody waits for it any more, so that nobody can approve it."""

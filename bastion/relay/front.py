@@ -202,9 +202,10 @@ class Front(Protocol):
         for logins does not end it any more, so the front has to. May be cancelled.
         """
 
-    async def invited(self, login: str) -> bytes | Refusal:
+    async def invited(self, login: str) -> bytes | str | Refusal:
         """The client has shown the text. Wait for what the person does: the credential (wire format) that stands for
-        this login from now on, as if it had been proven, for `authenticated`. May be cancelled."""
+        this login from now on, as if it had been proven, for `authenticated`; or another text, that has to be shown
+        before this is called again. May be cancelled."""
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """The client is in: this login, with this key or certificate. Called once, before any channel."""

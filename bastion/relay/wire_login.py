@@ -129,11 +129,14 @@ class Entering(Client, asyncssh.SSHServerConnection):
         return "", text, "", ()
 
     async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
-        """The text was shown. There was nothing to answer, and one answer is enough: another would ask anew."""
+        """A text was shown. There was nothing to answer, and one answer is enough: another would ask anew."""
         if self._told != username or self._answered or responses:
             raise asyncssh.DisconnectError(DISC_PROTOCOL_ERROR, "An answer to nothing that was asked")
         self._answered = True
         credential = await self.front.invited(username)
+        if isinstance(credential, str):
+            self._answered = False
+            return "", credential, "", ()
         if isinstance(credential, Refusal):
             self.hang_up(printable(credential.sentence))
             return False

@@ -64,7 +64,7 @@ async def test_a_login_is_begun_for_the_clients_address_and_waits_until_it_is_de
     (event,) = lone.events("device_login_begun")
     assert (event["peer"], event["kind"]) == (PEER, "interactive")
     assert await decided(lone, begun["id"]) == []
-    assert await fetch(lone, begun["id"]) == (200, {"certificate": None})
+    assert await fetch(lone, begun["id"]) == (200, {"certificate": None, "message": None})
     assert await approve(lone, begun)
     assert await decided(lone, begun["id"], "unknown-to-everybody") == [begun["id"], "unknown-to-everybody"]
 

@@ -401,6 +401,18 @@ async def test_an_outage_while_somebody_waits_is_waited_out(tmp_path: Path) -> N
         assert (await client.ends())[:2] == (0, b"in\n")
 
 
+async def test_how_far_a_server_is_that_starts_is_told_once_each(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        client = await here.ssh("echo in")
+        held = await here.begun()
+        held.answer = (200, {"certificate": None, "message": "Pulling the image…\x1b[31m\nof carol"})
+        await here.site.until("three questions", lambda: held.fetched >= 3)
+        here.browser.approve(held, "alice", ALICE)
+        status, output, errors = await client.ends()
+        assert (status, output) == (0, b"in\n")
+        assert errors.count(b"jupyterhub-bastion: Pulling the image? [31m of carol") == 1
+
+
 async def test_two_workers_hold_logins_of_their_own(tmp_path: Path) -> None:
     async with place(tmp_path, WORKERS="2") as here:
         clients = [await here.ssh(f"echo in {number}") for number in range(4)]

@@ -87,7 +87,7 @@ class Front:
         await self.door.before_invite()
         return "Open https://ssh.example.org/activate?code=BCDF-GHJK and approve.\n"
 
-    async def invited(self, login: str) -> bytes | Refusal:
+    async def invited(self, login: str) -> bytes | str | Refusal:
         self.awaited.append(login)
         if self.door.browser is None:
             return Refusal(Reason.NOT_PERMITTED, "There is no browser here.")
@@ -163,7 +163,7 @@ class Door:
     useless: Mapping[bytes, str | None] = field(default_factory=dict)
     before_dial: Callable[[], asyncio.Future[None]] = _at_once  # type: ignore[assignment]
     before_invite: Callable[[], Awaitable[object]] = _at_once
-    browser: Callable[[], Awaitable[bytes | Refusal]] | None = None
+    browser: Callable[[], Awaitable[bytes | str | Refusal]] | None = None
     """What becomes of a login in a browser; None: there are none."""
     pod_port: int = 0
     tunnel_port: int = 0

@@ -176,6 +176,22 @@ async def test_the_grace_time_of_logins_is_not_that_of_people(sshd: Sshd, tmp_pa
         assert await conn.hears() == 52
 
 
+async def test_news_are_shown_on_the_way_and_each_is_answered_once(door: Door) -> None:
+    news: list[str | bytes] = ["Your server starts.\n", "Its SSH comes.\n", door.sshd.user_key.public_data]
+
+    async def browser() -> bytes | str | Refusal:
+        return news.pop(0)
+
+    door.browser = browser
+    answer = await Way.through(door).run(*NO_KEY, "--", "echo in")
+    assert (answer.status, answer.out) == (0, b"in\n")
+    assert (
+        answer.err.index(b"approve.") < answer.err.index(b"Your server starts.") < answer.err.index(b"Its SSH comes.")
+    )
+    assert door.fronts[0].invitations == ["alice"]
+    assert door.fronts[0].awaited == ["alice"] * 3
+
+
 async def test_a_key_that_is_not_known_comes_first_and_changes_nothing(door: Door, tmp_path: Path) -> None:
     approving(door)
     path, _ = key_file(tmp_path, "stranger")
