@@ -12,13 +12,14 @@ first line, which the key exchange signs (RFC 4253 section 8).
 
 from collections.abc import Sequence
 
+from bastion.relay.kexinit import name_lists
+
 BULK = 1 << 20
 """Bytes in one direction from which a change is worth its key exchange, about 4 ms of work."""
 
 CHACHA20 = b"chacha20-poly1305@openssh.com"
 _NEEDS_CHACHA20 = b"SSH-2.0-dropbear"
 
-_COOKIE = 17  # message number and cookie
 _LISTS_BEFORE = 2  # key exchanges and host keys
 
 
@@ -34,7 +35,7 @@ def better_ciphers(offered: Sequence[bytes], client_kexinit: bytes, in_use: Sequ
     `client_kexinit` is the client's first message of the last key exchange (RFC 4253 section 7.1), from its number on.
     Empty: there is nothing to gain.
     """
-    lists = _lists(client_kexinit, _LISTS_BEFORE + 2)
+    lists = name_lists(client_kexinit, _LISTS_BEFORE + 2)
     others = [name for name in in_use if not _is_gcm(name)]
     if len(lists) < _LISTS_BEFORE + 2 or not others or any(name not in offered for name in others):
         return []
@@ -44,15 +45,3 @@ def better_ciphers(offered: Sequence[bytes], client_kexinit: bytes, in_use: Sequ
 
 def _is_gcm(name: bytes) -> bool:
     return name.endswith(b"-gcm@openssh.com")
-
-
-def _lists(kexinit: bytes, count: int) -> list[list[bytes]]:
-    found = []
-    at = _COOKIE
-    for _ in range(count):
-        end = at + 4 + int.from_bytes(kexinit[at : at + 4], "big")
-        if end > len(kexinit):
-            break
-        found.append(kexinit[at + 4 : end].split(b","))
-        at = end
-    return found

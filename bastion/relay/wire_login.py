@@ -12,13 +12,17 @@ from collections.abc import Awaitable, Callable
 
 import asyncssh
 from asyncssh.auth import KbdIntChallenge, KbdIntResponse
-from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE, DISC_PROTOCOL_ERROR
+from asyncssh.constants import DISC_NO_MORE_AUTH_METHODS_AVAILABLE, DISC_PROTOCOL_ERROR, MSG_KEXINIT
+from asyncssh.packet import SSHPacket, String
 
 from bastion.relay.ciphers import ciphers_for
+from bastion.relay.kexinit import guessed_wrong
 from bastion.relay.proof import proves
 from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_pod import Client
 from ca.errors import Refusal
+
+_MSG_PING, _MSG_PONG = 192, 193
 
 
 class ClientOwner(asyncssh.SSHServer):
@@ -83,6 +87,22 @@ class Entering(Client, asyncssh.SSHServerConnection):
         if not self._session_id:
             self._enc_algs = ciphers_for(self._client_version, self._enc_algs)
         super()._send_kexinit()
+
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """asyncssh's, but for its idea of a wrong guess: Dropbear guesses, and goes by the letter of the protocol."""
+        await super()._process_kexinit(pkttype, pktid, packet)
+        self._ignore_first_kex = guessed_wrong(self._client_kexinit, self._server_kexinit)
+
+    def _send_ext_info(self) -> None:
+        """asyncssh's, and one more: OpenSSH's clients hide the rhythm of typing only where pings are answered."""
+        self._extensions_to_send[b"ping@openssh.com"] = b"0"
+        super()._send_ext_info()
+
+    def _process_ping(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:  # noqa: ARG002 - asyncssh's interface
+        """Give back what came (OpenSSH's PROTOCOL, section 1.9)."""
+        data = packet.get_string()
+        packet.check_end()
+        self.send_packet(_MSG_PONG, String(data))
 
     async def reload_config(self) -> None:
         """Nothing: asyncssh would read options and key files again, in a thread, for each login name."""
@@ -184,3 +204,9 @@ class Entering(Client, asyncssh.SSHServerConnection):
         if self._proven is not None:
             self._login, blob = self._proven
             self.front.authenticated(self._login, blob)
+
+    _packet_handlers = {  # noqa: RUF012 - asyncssh's own shape
+        **Client._packet_handlers,
+        MSG_KEXINIT: _process_kexinit,
+        _MSG_PING: _process_ping,
+    }

@@ -5,6 +5,7 @@ import pytest
 pytest.register_assert_rewrite(
     "tests.clients.rows_files",
     "tests.clients.rows_forwards",
+    "tests.clients.rows_others",
     "tests.clients.rows_sessions",
     "tests.clients.services",
 )

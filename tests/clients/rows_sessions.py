@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.clients.openssh import Way, need
+from tests.clients.openssh import Missing, Way, need
 from tests.clients.services import display, through_socks
 from tests.clients.table import Row, row
 from tests.support.sshd import free_port
@@ -55,6 +55,24 @@ def escapes(way: Way) -> None:
             out.until(b"after break\r\nafter break\r\n")
             client.stdin.write(last)
             assert client.wait(60) in {130, 255}  # killed by the signal, or a shell that saw it
+
+
+@row(ROWS, "ssh -tt hides the rhythm of typing, as OpenSSH does since 9.5", newer=True)
+def hidden_typing(way: Way) -> None:
+    if way.openssh.version < (9, 5):
+        raise Missing("OpenSSH hides the rhythm of typing since 9.5")
+    with way.session("-tt", "-vvv", "--", "echo ready; cat", stderr=subprocess.PIPE) as client:
+        assert client.stdin is not None
+        assert client.stderr is not None
+        out = _Lines(client)
+        out.until(b"ready")
+        for key in b"typed":
+            client.stdin.write(bytes([key]))
+            out.until(bytes([key]))
+        client.stdin.write(b"\n\x04")
+        said = client.stderr.read()
+        assert client.wait(60) == 0
+    assert b"obfuscate_keystroke_timing: starting" in said
 
 
 class _Lines:

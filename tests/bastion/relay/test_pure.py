@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bastion.relay.answers import Answers
 from bastion.relay.ciphers import CHACHA20, ciphers_for
 from bastion.relay.credit import RESERVE, Credit
+from bastion.relay.kexinit import guessed_wrong, name_lists
 from bastion.relay.limits import OLDER, default_algorithms, has_fast_aes
 from bastion.relay.meanings import UNKNOWN, X11, DirectTcp, Exec, Malformed, Pty, Session, Subsystem, TcpForward
 from bastion.relay.requests import _GLOBALS, _OPENS, _REQUESTS, asked, needed_capability, opened, requested, shown
@@ -148,3 +149,30 @@ def test_dropbear_is_offered_chacha20_and_nobody_else_is() -> None:
     assert ciphers_for(b"SSH-2.0-dropbear", [CHACHA20, *offered]) == [CHACHA20, *offered]
     for version in (b"SSH-2.0-OpenSSH_9.2p1 dropbear", b"SSH-2.0-libssh2_1.10.0", b""):
         assert ciphers_for(version, offered) == offered
+
+
+def _kexinit(kex: bytes, key: bytes, *, follows: bool = True) -> bytes:
+    return b"\x14" + bytes(16) + b"".join(map(string, (kex, key, *[b"x"] * 8))) + bytes([follows]) + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("client", "wrong"),
+    [
+        (_kexinit(b"new,old", b"ed"), False),
+        (_kexinit(b"old,new", b"ed"), True),
+        (_kexinit(b"new", b"rsa,ed"), True),
+        (_kexinit(b"old", b"rsa", follows=False), False),
+        (_kexinit(b"old", b"rsa")[:-5], False),
+        (_kexinit(b"old", b"rsa")[:30], False),
+        (b"", False),
+    ],
+)
+def test_a_guess_is_right_only_where_both_put_the_same_first(client: bytes, wrong: bool) -> None:
+    """By the letter: that the server knows the guessed one as well does not make it right."""
+    assert guessed_wrong(client, _kexinit(b"new,old", b"ed,rsa", follows=False)) == wrong
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_no_bytes_crash_the_reader_of_key_exchanges(client: bytes, server: bytes) -> None:
+    assert guessed_wrong(client, server) in {True, False}
+    assert len(name_lists(client)) <= 10

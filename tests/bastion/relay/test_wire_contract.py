@@ -38,7 +38,9 @@ CALLED_OR_REPLACED = [
     (SSHConnection, "_force_close", ["self", "exc"]),
     (SSHConnection, "_cleanup", ["self", "exc"]),
     (SSHConnection, "_send", ["self", "data"]),
+    (SSHConnection, "_send_ext_info", ["self"]),
     (SSHConnection, "_send_kexinit", ["self"]),
+    (SSHConnection, "_process_kexinit", ["self", "_pkttype", "_pktid", "packet"]),
     (SSHConnection, "_recv_data", ["self"]),
     (SSHConnection, "_recv_pkthdr", ["self"]),
     (SSHConnection, "_reset_keepalive_timer", ["self"]),
@@ -84,9 +86,12 @@ ATTRIBUTES = [
     "_auth_final",
     "_client_kexinit",
     "_client_version",
+    "_ignore_first_kex",
+    "_server_kexinit",
     "_enc_alg_cs",
     "_enc_alg_sc",
     "_enc_algs",
+    "_extensions_to_send",
     "_inpbuf",
     "_kexinit_sent",
     "_keepalive_interval",
@@ -127,7 +132,9 @@ def test_an_attribute_is_set_by_the_constructor(name: str) -> None:
 
 def test_messages_are_dispatched_through_the_class_table() -> None:
     assert SSHConnection._packet_handlers[90] is SSHConnection._process_channel_open
+    assert SSHConnection._packet_handlers[20] is SSHConnection._process_kexinit
     assert SSHConnection._packet_handlers[80] is SSHConnection._process_global_request
+    assert not {192, 193} & set(SSHConnection._packet_handlers)
     assert "_packet_handlers" not in vars(SSHServerConnection)
     assert "_packet_handlers" not in vars(SSHClientConnection)
     assert "self._packet_handlers[pkttype](self, pkttype," in inspect.getsource(SSHPacketHandler.process_packet)
