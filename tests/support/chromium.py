@@ -11,6 +11,14 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from tests.support.hub import LIMIT, Hub
 
 MISSING = "there is no chromium here; `deploy/dev/environment chromium` installs it where apt-get works"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    # Letters look the same on every machine that has the same fonts.
+    "--font-render-hinting=none",
+    "--disable-lcd-text",
+)
 DESKTOP, PHONE = (1280, 900), (390, 844)
 
 
@@ -27,7 +35,7 @@ async def open_chromium(path: str, *, scripts: bool = True) -> AsyncIterator[Bro
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path=path,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none", *plain],
+            args=[*FLAGS, *plain],
         )
         try:
             yield browser
