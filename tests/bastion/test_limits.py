@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncssh
@@ -119,6 +120,26 @@ async def test_a_flood_keeps_nobody_out_and_leaves_nothing_behind(
         for gauge in ("connections_waiting", "addresses_waiting", "connections", 'sessions{mode="direct"}'):
             await made.until_metric(gauge, lambda value: value == 0)
         assert await made.metric('connections_refused_total{reason="connections"}') == 0
+
+
+async def test_a_class_of_300_behind_one_nat_passes_on_the_defaults_all_at_once(tmp_path: Path) -> None:
+    """Two connections each, as an editor makes them."""
+    students = 300
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
+    try:
+        async with running(tmp_path) as made, AsyncExitStack() as stack:
+            keys = [made.key(f"key-{number}", user=f"student-{number}") for number in range(students)]
+            pairs = await asyncio.gather(*(login(made, key, source=LOUD) for key in (*keys, *keys)))
+            for conn in pairs:
+                await stack.enter_async_context(conn)
+            assert await made.metric('sessions{mode="direct"}') == 2 * students
+            seen = await made.metrics()
+            assert not [name for name, count in seen.items() if count and name.startswith(("limit_", "logins_aban"))]
+            assert not [name for name, count in seen.items() if count and name.startswith("connections_refused")]
+            assert (await pairs[-1].run("echo in")).stdout == "in\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_who_never_logs_in_is_sent_away_after_the_grace_time(tmp_path: Path) -> None:

@@ -213,8 +213,8 @@ class Site:
 
     # -- people
 
-    def key(self, name: str, *, certified: bool = True) -> Path:
-        """The file of a private key, with a certificate of alice's beside it."""
+    def key(self, name: str, *, certified: bool = True, user: str = "alice") -> Path:
+        """The file of a private key, with a certificate of the user's for alice's server beside it."""
         path = self.folder / name
         private = asyncssh.generate_private_key("ssh-ed25519")
         path.touch(mode=0o600)
@@ -223,7 +223,7 @@ class Site:
             now = int(time.time())
             public = parse_public_key(private.export_public_key())
             serial = (int(time.time() * 1000) << 20) + len(self._keys)
-            grant = Grant("alice", public, serial, (ALICE,), ALL, now - 60, now + 3600, None, as_admin=False)
+            grant = Grant(user, public, serial, (ALICE,), ALL, now - 60, now + 3600, None, as_admin=False)
             path.with_name(f"{name}-cert.pub").write_text(self.signer.sign_user(grant).line + "\n")
             self._keys.append(path)
         return path
