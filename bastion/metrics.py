@@ -18,9 +18,9 @@ from prometheus_client.registry import Collector
 from bastion.admission import Mode
 from bastion.authority import Authority, HopCertificates
 from bastion.directory.table import Directory
+from bastion.hall import Hall
 from bastion.inside import Inside
 from bastion.knowledge import Known
-from bastion.listener import Hall
 from bastion.pubkeys import KeyCache
 from bastion.registry import Line, Registry
 from bastion.settings import LimitSettings

@@ -21,11 +21,12 @@ from bastion.directory.choose import open_directory
 from bastion.directory.enrolled import EnrolledDirectory
 from bastion.directory.pods import PodDirectory
 from bastion.directory.table import Moved, Pod, Stopped
+from bastion.hall import Hall, Proxies
 from bastion.hostkey import HostKey
 from bastion.inside import Inside
 from bastion.interactive import BrowserLogins
 from bastion.knowledge import Known
-from bastion.listener import Hall, Proxies
+from bastion.listener import Gate
 from bastion.lobby import Lobby
 from bastion.metrics import Metrics, Sources, Tally
 from bastion.metricsport import MetricsPort
@@ -276,12 +277,16 @@ class Bastion:
         _log.info("shutting down: %d sessions", len(self.registry))
         await self.registry.drain(RESTARTING, self._settings.shutdown_grace, ENDED)
 
+    def _gate(self) -> Gate:
+        """The protocol of a new connection."""
+        return Gate(self.hall)
+
     async def _listen(self, doors: Sequence[socket.socket]) -> list[asyncio.Server]:
         loop, listen = asyncio.get_running_loop(), self._settings.listen
         if doors:
-            return [await loop.create_server(self.hall.gate, sock=door, backlog=BACKLOG) for door in doors]
+            return [await loop.create_server(self._gate, sock=door, backlog=BACKLOG) for door in doors]
         try:
-            server = await loop.create_server(self.hall.gate, listen.host, listen.port, backlog=BACKLOG)
+            server = await loop.create_server(self._gate, listen.host, listen.port, backlog=BACKLOG)
         except OSError as error:
             raise BastionError(cannot_listen(self._settings, error)) from None
         _log.info("listening on %s port %d", listen.host, server.sockets[0].getsockname()[1])

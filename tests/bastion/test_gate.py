@@ -13,7 +13,8 @@ import asyncssh
 import pytest
 from asyncssh.packet import Boolean, String
 
-from bastion.listener import Gate, Hall
+from bastion.hall import Hall
+from bastion.listener import Gate
 from bastion.lobby import Lobby, LobbyLimits
 from bastion.relay.limits import RelayLimits, default_algorithms
 from bastion.relay.wire import Entrance, HostKey
@@ -41,7 +42,7 @@ class Porch:
     async def open(self, patch: pytest.MonkeyPatch) -> AsyncIterator[Porch]:
         patch.setattr(Door, "offer", lambda *_: self.offer())
         patch.setattr(Door, "interactive", False)
-        house: Any = SimpleNamespace(browser=None, note=lambda _: None)
+        house: Any = SimpleNamespace(authenticator=None, browser=None, note=lambda _: None)
         room: Any = None  # nobody logs in with a browser here
         entrance = Entrance(
             lambda _: pytest.fail("the gate makes fronts of its own"),
@@ -52,7 +53,7 @@ class Porch:
         self.hall = Hall(Lobby(LobbyLimits()), entrance, house, room)
 
         def gate() -> Gate:
-            self.gates.append(self.hall.gate())
+            self.gates.append(Gate(self.hall))
             return self.gates[-1]
 
         server = await asyncio.get_running_loop().create_server(gate, "127.0.0.1", 0)

@@ -495,6 +495,26 @@ async def test_a_flood_of_waiting_logins_keeps_nobody_out(tmp_path: Path) -> Non
         await here.site.until("those to be given up", lambda: len(here.browser.given_up) == made_room)
 
 
+async def test_who_has_to_make_room_while_the_login_is_begun_is_told_so(tmp_path: Path) -> None:
+    async with place(tmp_path, LIMITS_INTERACTIVE="1") as here:
+        hold = here.site.api.hold = asyncio.Event()
+        first = await here.ssh("true", source=LOUD)
+        begins = lambda count: sum(one[1] == "/internal/logins" for one in here.site.api.requests) >= count  # noqa: E731
+        await here.site.until("the first to be begun", lambda: begins(1))
+        second = await here.ssh("echo in", source=ELSEWHERE)
+        await here.site.until("the second to be begun", lambda: begins(2))
+        here.site.api.hold = None
+        hold.set()
+        status, _, errors = await first.ends()
+        assert status == 255
+        assert b"Too many logins wait for a browser." in errors
+        await here.refused("too_many")
+        await here.site.until("the first to be given up", lambda: len(here.browser.given_up) == 1)
+        (held,) = [one for one in here.browser.begun if one.peer == ELSEWHERE]
+        here.browser.approve(held, "alice", ALICE)
+        assert (await second.ends())[:2] == (0, b"in\n")
+
+
 async def test_an_address_begins_so_many_and_is_told_so(tmp_path: Path) -> None:
     async with place(tmp_path, LIMITS_INTERACTIVE_PER_ADDRESS="2") as here, AsyncExitStack() as stack:
         for number in range(2):
