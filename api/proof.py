@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import exists, insert, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from api import tables
 from api.records import CertificateRecord, instances_in
@@ -121,7 +121,7 @@ async def judge(services: Services, authorization: str, request: Request) -> Hol
         return _EXPIRED
     if services.store.snapshot.revocations.refuses(record.serial, record.user, instances_in(record.principals)):
         return _REVOKED
-    if not await _is_new(services.store, shown, services.now_ms()):
+    if not await is_new(services.store, shown.serial, shown.nonce, services.now_ms()):
         return _USED
     return Holder(record.user, key, record)
 
@@ -168,12 +168,11 @@ def _clock_sentence(now: float, shown: int) -> str:
     return f"Your computer's clock is {abs(shown - now):.0f} seconds {how} of ours: here it is {moment}. Set it right."
 
 
-async def _is_new(store: Store, shown: _Shown, now_ms: int) -> bool:
-    """Whether this proof is seen for the first time; of two at once one is."""
+async def is_new(store: Store, serial: str, nonce: str, now_ms: int) -> bool:
+    """Whether a proof is seen for the first time; of many at once, on whichever replica, one is."""
     table = tables.nonces
-    name = hashlib.sha256(f"{shown.serial} {shown.nonce}".encode()).hexdigest()
-    seen = exists().where(table.c.nonce_sha256 == name)
-    row = select(literal(name, table.c.nonce_sha256.type), literal(now_ms, table.c.used_at.type)).where(~seen)
-    first = insert(table).from_select(["nonce_sha256", "used_at"], row).returning(table.c.nonce_sha256)
+    name = hashlib.sha256(f"{serial} {nonce}".encode()).hexdigest()
     async with store.noting() as connection:
-        return (await connection.execute(first)).first() is not None
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        row = insert(table).values(nonce_sha256=name, used_at=now_ms).on_conflict_do_nothing()
+        return (await connection.execute(row.returning(table.c.nonce_sha256))).first() is not None
