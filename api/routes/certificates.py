@@ -45,7 +45,8 @@ _authorization = APIKeyHeader(
     description=(
         "`token <token>` or `Bearer <token>`, with a token that JupyterHub made. It must hold the scope "
         "`access:services!service=<name of this service>`, or be a server's own `JUPYTERHUB_API_TOKEN`, which is "
-        "good for that server alone."
+        "good for that server alone. Where it is said, a proof of possession (`SSHSIG …`, see the renewal of "
+        "certificates) counts as well."
     ),
     auto_error=False,
 )
@@ -178,22 +179,35 @@ async def asker(
 ) -> TokenOwner | Session | Holder:
     """The same, or whoever proves to hold the key of a certificate (`api.proof`)."""
     if authorization is not None and is_proof(authorization):
-        return await holder(request, services, authorization)
+        return await holder(request, services, await prover(request, services, authorization))
     return await token_or_session(request, services, front, authorization)
 
 
-async def holder(
+async def prover(
     request: Request, services: Injected, authorization: Annotated[str | None, Depends(_authorization)]
 ) -> Holder:
-    """Whoever proves to hold the key of a certificate that counts, and is its user still. Refusals are audited."""
+    """Whoever proves to hold the key of a certificate that counts. Refusals are audited.
+
+    The certificate's user may be gone meanwhile: for whatever does not ask JupyterHub for that, take `holder`.
+    """
     signed = Signed(request.method, _on_the_wire(request), await request.body())
     found = await judge(services, authorization or "", signed)
-    gone = found if isinstance(found, Refusal) else await is_gone(services, found)
-    if isinstance(found, Refusal) or gone is not None:
-        refusal = gone or _NO_TOKEN
-        services.audit(RequestRefused(route="proof", reason=refusal.reason, peer=_peer(request, services)))
-        raise Refused(refusal)
+    if isinstance(found, Refusal):
+        raise _proof_refused(request, services, found)
     return found
+
+
+async def holder(request: Request, services: Injected, found: Annotated[Holder, Depends(prover)]) -> Holder:
+    """The same, if JupyterHub has that very user still."""
+    gone = await is_gone(services, found)
+    if gone is not None:
+        raise _proof_refused(request, services, gone)
+    return found
+
+
+def _proof_refused(request: Request, services: Services, refusal: Refusal) -> Refused:
+    services.audit(RequestRefused(route="proof", reason=refusal.reason, peer=_peer(request, services)))
+    return Refused(refusal)
 
 
 def _on_the_wire(request: Request) -> str:

@@ -9,7 +9,7 @@ from api.edge import JsonRoute
 from api.errors import Refused
 from api.proof import Holder
 from api.renew import renew
-from api.routes.certificates import RenewableCertificate, holder, renewable
+from api.routes.certificates import RenewableCertificate, prover, renewable
 from api.sender import peer_of
 from api.services import Injected
 from ca.errors import Refusal
@@ -34,10 +34,16 @@ class RenewalWanted(BaseModel):
     response_description="A certificate for those of the same runs that run still.",
 )
 async def post_renewal(
-    wanted: RenewalWanted, request: Request, services: Injected, who: Annotated[Holder, Depends(holder)]
+    wanted: RenewalWanted, request: Request, services: Injected, who: Annotated[Holder, Depends(prover)]
 ) -> RenewableCertificate:
     """With a proof of possession only. Renewals end a day (or what the site sets) after the last browser login, and
-    with the run of the server: after a restart somebody has to log in again."""
+    with the run of the server: after a restart somebody has to log in again.
+
+    The proof is the header `Authorization: SSHSIG serial="…", nonce="<32 hex digits>", time="<seconds since the
+    epoch>", signature="<base64>"`, with the signature that `ssh-keygen -Y sign -n jupyterhub-bastion` makes (without
+    its armour) of these lines, each with a newline at its end: `jupyterhub-bastion`, the method, the whole URL, the
+    serial, the nonce, the time, and the SHA-256 of the body in hexadecimal. It counts once, for a minute.
+    """
     peer = peer_of(request, services.settings.listen.trusted_proxies)
     collected = await renew(services, who, wanted.lifetime, peer)
     if isinstance(collected, Refusal):
