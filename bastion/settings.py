@@ -142,7 +142,7 @@ class LimitSettings(Group):
     tunnels: Count = 5000
     """Tunnels of jump connections in all."""
 
-    channels: Count = 64
+    channels: Count = 256
     """Channels of one connection, open or being opened, of every kind and in both directions."""
 
     sessions: Count = 32

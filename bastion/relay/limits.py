@@ -22,7 +22,7 @@ class RelayLimits:
     """Keys offered without a signature, and requests for other methods, before the client is sent away."""
     login_seconds: float = 60.0
     """From the TCP connection to the end of authentication (sshd's LoginGraceTime)."""
-    channels: int = 64
+    channels: int = 256
     """Channels open or being opened at once, of every kind and in both directions."""
     sessions: int = 32
     """Of these, sessions (sshd's MaxSessions)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -26,6 +27,14 @@ def local(way: Way) -> None:
     port = free_port()
     with service() as target, way.forwarding("-L", f"127.0.0.1:{port}:127.0.0.1:{target}"):
         in_parallel(port)
+
+
+@row(ROWS, "ssh -N -D with two hundred connections at once, as a browser has", jump=True)
+def dynamic_many(way: Way) -> None:
+    port = free_port()
+    with service() as target, way.forwarding("-D", str(port)), ThreadPoolExecutor(20) as pool:
+        streams = list(pool.map(lambda _: through_socks(port, target), range(200)))
+        list(pool.map(lambda stream: ask(stream, os.urandom(1000)), streams))
 
 
 @row(ROWS, "ssh -f -N -L, ended through its control socket")
