@@ -1,13 +1,13 @@
 """Keeps the KRL that OpenSSH servers read, made from the same rows as the list that the bastions are told.
 
-It is made anew when something was revoked or a CA key changed, at once; and every few seconds while certificates are
-recorded, since one may have been decided on before a revocation and recorded after it. Its tag stands for what it
-says, so all replicas give one tag to one content, whatever their headers say of when they made it.
+It is made anew when something was revoked or a CA key changed, at once; and for a minute after a user or a server was
+revoked every few seconds, since a certificate may have been decided on before and recorded after that. Its tag stands
+for what it says, so all replicas give one tag to one content, whatever their headers say of when they made it.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -45,7 +45,7 @@ RECORD_SECONDS = 60
 _VERSION_SECONDS = 32
 """Bits of a version that hold seconds; above them stands the database's own count of writes."""
 
-_ROWS = 1000
+_ROWS = 200
 """Rows read at a time, so that a long table holds up nobody."""
 
 
@@ -101,7 +101,8 @@ class KrlDesk:
         snapshot, age = self._store.snapshot, self._clock() - made.looked_at
         if made.snapshot.revocations != snapshot.revocations or not 0 <= age < AGE_SECONDS:
             return None
-        if made.snapshot.meta.high_water != snapshot.meta.high_water and age >= APART_SECONDS:
+        late = made.looked_at < _newest(snapshot.revocations) / 1000 + RECORD_SECONDS
+        if late and made.snapshot.meta.high_water != snapshot.meta.high_water and age >= APART_SECONDS:
             return None
         return made
 
@@ -113,10 +114,7 @@ class KrlDesk:
                 raise StoreUnavailable("The database is empty. Try again in a minute.")
             revocations = await statements.revocations(connection, meta, int(now * 1000))
             recorded = [one async for one in _recorded(connection, revocations, now)]
-        serials = revoked_serials(revocations, recorded)
-        body = await asyncio.to_thread(sections, serials, authorities)
-        if not serials.exact:
-            log.warning("krl_too_long", note="certificates that count are refused by servers that read it")
+        body = await asyncio.to_thread(_body, revocations, recorded, authorities)
         tag = hashlib.sha256(body).hexdigest()[:32]
         if self._made is not None and self._made.published.tag == tag:
             published = self._made.published
@@ -126,16 +124,28 @@ class KrlDesk:
         return _Made(published, snapshot, authorities, now)
 
 
+def _body(revocations: Revocations, recorded: Sequence[Recorded], authorities: Sequence[PublicKey]) -> bytes:
+    """In a thread of its own, since there may be many."""
+    serials = revoked_serials(revocations, recorded)
+    if not serials.exact:
+        log.warning("krl_too_long", note="certificates that count are refused by servers that read it")
+    return sections(serials, authorities)
+
+
+def _newest(revocations: Revocations) -> int:
+    """The newest watermark of a user or a server, 0 where there is none."""
+    return max((*revocations.users.values(), *revocations.servers.values()), default=0)
+
+
 async def _recorded(connection: AsyncConnection, revocations: Revocations, now: float) -> AsyncIterator[Recorded]:
     """The user certificates that live and that a watermark of a user or a server may refuse."""
     if not revocations.users and not revocations.servers:
         return
-    newest = max((*revocations.users.values(), *revocations.servers.values()))
     table = tables.certificates
     query = select(table.c.serial, table.c.user, table.c.principals).where(
         table.c.kind == "user",
         table.c.valid_before > int(now) - GRACE_SECONDS,
-        table.c.issued_at < newest + RECORD_SECONDS * 1000,
+        table.c.issued_at < _newest(revocations) + RECORD_SECONDS * 1000,
     )
     # Names are only read where they matter: reading each of a hundred thousand would take seconds.
     servers = {Instance(server, 1).principal.rpartition(":")[0] for server in revocations.servers}

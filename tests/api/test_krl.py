@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.krl import AGE_SECONDS, APART_SECONDS, KrlDesk
+from api.krl import AGE_SECONDS, APART_SECONDS, RECORD_SECONDS, KrlDesk
 from api.store import CertificateRecord, Store
 from ca.keyfiles import rotate
 from ca.keys import parse_public_key
@@ -75,6 +75,19 @@ class Site:
 @pytest.fixture
 async def site(lone: Ports, tmp_path: Path) -> Site:
     return Site(lone, tmp_path)
+
+
+def count_readings(monkeypatch: pytest.MonkeyPatch) -> list[Store]:
+    """Grows with each reading of the database."""
+    reads: list[Store] = []
+    reading = Store.reading
+
+    def counted(store: Store) -> object:
+        reads.append(store)
+        return reading(store)
+
+    monkeypatch.setattr(Store, "reading", counted)
+    return reads
 
 
 async def version_of(site: Site) -> int:
@@ -183,6 +196,22 @@ async def test_what_changes_nothing_leaves_list_and_tag_alone(site: Site) -> Non
     assert (after.content, after.headers["etag"]) == (before.content, before.headers["etag"])
 
 
+async def test_certificates_are_looked_through_again_only_while_one_may_be_late(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ports.clock.advance(10)
+    await site.store.revoke_user("alice", "admin", "", site.now_ms)
+    await site.revoked()
+    reads = count_readings(monkeypatch)
+    for _ in range(RECORD_SECONDS):
+        site.ports.clock.advance(APART_SECONDS)
+        await site.issue(f"fresh{len(site.certificates)}", "alice", ALICE)
+        await site.store.refresh(site.now_ms)
+        await site.ports.public("GET", "/krl")
+    assert len(reads) == RECORD_SECONDS / APART_SECONDS + 1  # of sixty
+    assert await site.revoked() == set()
+
+
 async def test_certificates_that_ended_leave_it(site: Site) -> None:
     site.ports.clock.advance(10)
     await site.issue("ended", "alice", ALICE)
@@ -193,18 +222,10 @@ async def test_certificates_that_ended_leave_it(site: Site) -> None:
 
 
 async def test_many_who_ask_at_once_are_answered_from_one_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = 0
-    reading = Store.reading
-
-    def counted(store: Store) -> object:
-        nonlocal reads
-        reads += 1
-        return reading(store)
-
-    monkeypatch.setattr(Store, "reading", counted)
+    reads = count_readings(monkeypatch)
     answers = await asyncio.gather(*(site.ports.public("GET", "/krl") for _ in range(20)))
     assert {one.status_code for one in answers} == {200}
-    assert reads == 1
+    assert len(reads) == 1
 
 
 async def test_without_a_database_it_is_unavailable_and_the_epoch_is_not(
