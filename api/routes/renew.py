@@ -9,7 +9,8 @@ from api.edge import JsonRoute
 from api.errors import Refused
 from api.proof import Holder
 from api.renew import renew
-from api.routes.certificates import RenewableCertificate, prover, renewable
+from api.routes.certificates import RenewableCertificate, renewable
+from api.routes.who import prover
 from api.sender import peer_of
 from api.services import Injected
 from ca.errors import Refusal

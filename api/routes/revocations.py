@@ -12,7 +12,7 @@ from api.errors import Refused
 from api.front import FrontDoor
 from api.pace import Kind
 from api.revoke import MAX_WHY, Revoker, read_server, read_user, revoke
-from api.routes.certificates import FORM_TOKEN_HEADER, token_or_session
+from api.routes.who import FORM_TOKEN_HEADER, token_or_session
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session

@@ -16,7 +16,7 @@ from api.errors import Refused, StoreUnavailable
 from api.front import FrontDoor
 from api.progress import Progress
 from api.proof import Holder
-from api.routes.certificates import FORM_TOKEN_HEADER, asker
+from api.routes.who import FORM_TOKEN_HEADER, asker
 from api.sender import peer_of
 from api.servers import Person, Seen
 from api.services import Injected, Services

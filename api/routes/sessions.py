@@ -14,7 +14,7 @@ from api.edge import JsonRoute
 from api.errors import Refused
 from api.front import FrontDoor
 from api.proof import Holder
-from api.routes.certificates import FORM_TOKEN_HEADER, asker
+from api.routes.who import FORM_TOKEN_HEADER, asker
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session
