@@ -17,9 +17,14 @@ class Watchers:
     def __init__(self) -> None:
         self._each: dict[str, int] = {}
 
+    @property
+    def size(self) -> int:
+        """How many watch now."""
+        return sum(self._each.values())
+
     def refuse(self, user: str) -> Refusal | None:
         """Why `user` may not watch one more; None when there is room."""
-        full = sum(self._each.values()) >= MAX_WATCHERS or self._each.get(user, 0) >= MAX_WATCHERS_EACH
+        full = self.size >= MAX_WATCHERS or self._each.get(user, 0) >= MAX_WATCHERS_EACH
         return _FULL if full else None
 
     @contextmanager

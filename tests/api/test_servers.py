@@ -218,6 +218,28 @@ async def test_one_person_watches_only_so_many_starts(service: Service, token: s
     assert (await steps(service, token, "alice"))[-1]["over"]
 
 
+async def test_whoever_stops_watching_is_forgotten_and_so_is_everybody_when_the_service_ends(
+    hub: Hub, service: Service, token: str
+) -> None:
+    await chosen(hub, "gpu", slow=8)
+    await service.request("POST", "/servers/alice+gpu", token)
+    watchers, headers = service.services.watchers, {"Authorization": f"token {token}"}
+    async with service.client() as client:
+        async with client.stream("GET", "/servers/alice+gpu/progress", headers=headers) as stream:
+            await anext(stream.aiter_lines())
+            assert watchers.size == 1
+        async with asyncio.timeout(60):
+            while watchers.size:
+                await asyncio.sleep(0.02)
+        async with client.stream("GET", "/servers/alice+gpu/progress", headers=headers) as stream:
+            lines = stream.aiter_lines()
+            await anext(lines)
+            service.services.roster.close()
+            async with asyncio.timeout(60):
+                assert not [line async for line in lines if '"over": true' in line]
+    assert watchers.size == 0
+
+
 def test_nothing_typed_means_the_default_server() -> None:
     assert choose("", "alice", ()) == choose("alice", "alice", ())
 

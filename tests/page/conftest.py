@@ -8,14 +8,14 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.support.chromium import MISSING, chromium, open_chromium
-from tests.support.hub import Hub
+from tests.support.hub import Hub, Release
 from tests.support.system import System
 
 POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
 
 
 @pytest.fixture(scope="module")
-def system(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A JupyterHub, an api that may start servers, and a bastion, for the tests of one file."""
     if chromium() is None:
         pytest.skip(MISSING)

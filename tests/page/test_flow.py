@@ -15,6 +15,7 @@ from tests.support.chromium import log_in, new_context
 from tests.support.hub import LIMIT, Hub, no_tls
 from tests.support.system import Person, System
 
+pytestmark = pytest.mark.timeout(600)
 SECONDS = LIMIT * 1000 / 3
 
 

@@ -14,6 +14,7 @@ from tests.support.chromium import DESKTOP, PHONE, log_in, new_context
 from tests.support.hub import LIMIT, Hub
 from tests.support.system import System
 
+pytestmark = pytest.mark.timeout(600)
 RULES = {
     "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 }
@@ -51,7 +52,6 @@ async def open_all(page: Page) -> None:
     await page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
 
 
-@pytest.mark.timeout(600)
 async def test_no_page_is_cut_or_overlaps_and_axe_finds_nothing_on_any(
     system: System, hub: Hub, browser: Browser, tmp_path: Path
 ) -> None:
