@@ -12,6 +12,8 @@ from typing import Any
 import asyncssh
 import pytest
 from asyncssh.packet import String, UInt32
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bastion.relay.limits import RelayLimits
 from ca.errors import Reason, Refusal
@@ -332,3 +334,52 @@ async def test_a_front_that_invites_nobody_is_asked_once_for_each_request_up_to_
 async def over(door: Door) -> Front:
     async with asyncio.timeout(20):
         return await door.ended.get()
+
+
+# -- any order of what a client can send
+
+
+Step = Callable[[Raw], None]
+
+STEPS: dict[str, Step] = {
+    "ask": lambda conn: conn.ask(),
+    "ask for bob": lambda conn: conn.ask("bob"),
+    "none": lambda conn: conn.ask(method="none", rest=b""),
+    "password": lambda conn: conn.ask(method="password", rest=b"\0" + String("secret")),
+    "key": lambda conn: conn.ask(method="publickey", rest=b"\0" + String("ssh-ed25519") + String(SOME_KEY)),
+    "answer": lambda conn: conn.answer(),
+    "say something": lambda conn: conn.answer("yes"),
+    "half an answer": lambda conn: conn.send_packet(RESPONSE, UInt32(1)),
+    "service": lambda conn: conn.send_packet(5, String("ssh-userauth")),
+}
+REPLIED = {"ask", "ask for bob", "none", "password", "key"}
+"""What a client is answered, or sent away for."""
+
+SOME_KEY = asyncssh.generate_private_key("ssh-ed25519").public_data
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=8), approved=st.booleans())
+async def test_nobody_is_in_but_by_the_fronts_word(door: Door, steps: list[str], approved: bool) -> None:
+    """Whoever is in was invited and is in under that name; and where nobody approves, nobody is."""
+    browser = Browser(door.sshd.user_key.public_data)
+    if approved:
+        browser.decide.set()
+    door.browser = browser
+    async with raw(door) as conn:
+        for step in steps:
+            STEPS[step](conn)
+            if step in REPLIED and not await conn.hears():
+                break
+        conn.send_packet(5, String("no service of ours"))  # its end, whether it waits or is in
+        while await conn.hears():
+            pass
+    front = await over(door)
+    assert len(front.invitations) <= 1
+    assert len(front.awaited) <= 1
+    assert [login for login, _ in front.inside] in ([], front.invitations if approved else [])
