@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from api.starting import Waiting
 from ca.errors import Reason, Refusal
 from ca.keys import parse_public_key
 from tests.support.hub import Hub
-from tests.support.ports import Ports, new_key
+from tests.support.ports import Ports, new_key, open_ports
 from tests.support.ssh_keygen import fingerprint, show
 
 HOME = "192.0.2.7"
@@ -248,3 +250,50 @@ async def test_codes_that_are_right_do_not_count_as_guesses(hub: Hub, scene: Sce
     alice, begun = await scene.browser("alice"), await scene.begin()
     for _ in range(OF_SESSION + 5):
         assert isinstance(await device.describe(scene.services, scene.guesses, alice, begun.user_code), Described)
+
+
+@pytest.fixture
+async def starting(hub: Hub, tmp_path: Path) -> AsyncIterator[Scene]:
+    async with open_ports(hub, tmp_path / "starting", SERVERS_START="true") as ports:
+        yield Scene(hub, ports)
+
+
+async def test_a_server_that_was_asked_for_and_stops_again_ends_the_login(hub: Hub, starting: Scene) -> None:
+    begun = await starting.begin(start=True, server="alice")
+    shown = await starting.approve(begun, await starting.browser("alice"))
+    assert isinstance(shown, Described)
+    assert shown.starts is not None
+    assert await hub.server("alice") is not None
+    await hub.stop_server("alice")
+    assert reason(await starting.collect(begun)) == "start_failed"
+    assert reason(await starting.collect(begun)) == "invalid_grant"
+    assert [line["reason"] for line in starting.ports.events("certificate_refused")] == ["start_failed"]
+
+
+async def test_the_client_waits_until_the_servers_pod_takes_ssh_but_not_for_ever(hub: Hub, starting: Scene) -> None:
+    await hub.start_server("alice")
+    begun = await starting.begin(start=True)
+    await starting.approve(begun, await starting.browser("alice"))
+    waiting = await starting.collect(begun)
+    assert isinstance(waiting, Waiting)
+    assert "SSH" in waiting.message
+    starting.ports.clock.advance(200)
+    assert isinstance(await starting.collect(begun), Collected)
+
+
+async def test_a_server_that_is_nobodys_or_somebody_elses_is_not_started(hub: Hub, starting: Scene) -> None:
+    for server in ("bob", "nothing", "alice+nothing"):
+        begun = await starting.begin(start=True, server=server)
+        assert reason(await starting.approve(begun, await starting.browser("alice"))) == "server_not_running"
+    assert await hub.server("bob") is None
+    assert not starting.ports.events("server_asked")
+
+
+async def test_whoever_approves_in_a_loop_is_slowed_down(hub: Hub, tmp_path: Path) -> None:
+    async with open_ports(hub, tmp_path / "slow", LIMITS_CERTIFICATES="2") as ports:
+        scene = Scene(hub, ports)
+        await hub.start_server("alice")
+        alice = await scene.browser("alice")
+        answers = [await scene.approve(await scene.begin(), alice) for _ in range(4)]
+        assert [isinstance(one, Refusal) for one in answers] == [False, False, True, True]
+        assert reason(answers[-1]) == "too_many"
