@@ -23,6 +23,8 @@ from ca.policy import Grant, HopGrant
 from ca.revocation import Revocations, make_serial
 from ca.signer import FileSigner
 from tests.ca.makers import private_key, public_key
+from tests.clients.openssh import Missing, OpenSSH
+from tests.support import sshd
 from tests.support.sshd import Sshd
 
 T = 1_763_000_000_000
@@ -73,7 +75,16 @@ def authorities(tmp_path_factory: pytest.TempPathFactory) -> Authorities:
     return Authorities(tmp_path_factory.mktemp("authorities"))
 
 
-def asked(content: bytes, lines: Sequence[str]) -> list[bool]:
+@pytest.fixture(scope="module", params=["own", "trixie", "testing"])
+def openssh(request: pytest.FixtureRequest) -> OpenSSH:
+    """The machine's OpenSSH, and newer ones where they can be had."""
+    try:
+        return OpenSSH.of(request.param)
+    except Missing as why:
+        pytest.skip(str(why))
+
+
+def asked(content: bytes, lines: Sequence[str], keygen: str = "ssh-keygen") -> list[bool]:
     """What `ssh-keygen -Q` says of each line: whether it is revoked."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -82,7 +93,7 @@ def asked(content: bytes, lines: Sequence[str]) -> list[bool]:
         for path, line in zip(paths, lines, strict=True):
             path.write_text(f"{line}\n")
         done = subprocess.run(
-            ["ssh-keygen", "-Q", "-f", folder / "krl", *paths], capture_output=True, text=True, timeout=60, check=False
+            [keygen, "-Q", "-f", folder / "krl", *paths], capture_output=True, text=True, timeout=60, check=False
         )
     said = re.findall(r"^\S+ \(.*\): (ok|REVOKED)$", done.stdout, re.MULTILINE)
     assert len(said) == len(lines), done
@@ -105,7 +116,7 @@ def made(revocations: Revocations, recorded: Sequence[Recorded], trusted: Sequen
 
 @given(sites())
 def test_openssh_refuses_exactly_the_certificates_that_we_refuse(
-    authorities: Authorities, site: tuple[list[Recorded], Revocations]
+    authorities: Authorities, openssh: OpenSSH, site: tuple[list[Recorded], Revocations]
 ) -> None:
     certificates, revocations = site
     content = made(revocations, certificates, authorities.trusted)
@@ -114,7 +125,8 @@ def test_openssh_refuses_exactly_the_certificates_that_we_refuse(
         return
     wanted = [revocations.refuses(one.serial, one.user, one.instances) is not None for one in certificates]
     for signer in (authorities.previous, authorities.current):
-        assert asked(content, [authorities.sign(one, signer) for one in certificates]) == wanted
+        lines = [authorities.sign(one, signer) for one in certificates]
+        assert asked(content, lines, openssh.program("ssh-keygen")) == wanted
 
 
 @given(sites(), st.integers(0, 4))
@@ -175,11 +187,16 @@ class Pod(Sshd):
 
 
 @pytest.fixture
-def pod(tmp_path: Path, authorities: Authorities) -> Iterator[Pod]:
+def pod(tmp_path: Path, authorities: Authorities, openssh: OpenSSH, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
+    lines = [f"AuthorizedPrincipalsFile {tmp_path}/principals", f"RevokedKeys {tmp_path}/revoked"]
+    if openssh.folder is not None:
+        monkeypatch.setattr(sshd, "BINARY", str(openssh.folder / "sbin" / "sshd"))
+        parts = {"SshdSessionPath": "sshd-session", "SshdAuthPath": "sshd-auth"}
+        lines += [f"{option} {openssh.folder}/libexec/{name}" for option, name in parts.items()]
     pod = Pod(tmp_path, user_key=private_key())
     pod.authority = authorities.current.public.user[0].line
     (tmp_path / "revoked").write_bytes(krl(b"", 1, 1))
-    pod.start([f"AuthorizedPrincipalsFile {tmp_path}/principals", f"RevokedKeys {tmp_path}/revoked"])
+    pod.start(lines)
     yield pod
     pod.stop()
 

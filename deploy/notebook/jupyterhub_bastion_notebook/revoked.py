@@ -25,7 +25,9 @@ class RevokedKeys:
         self._storage = storage
         self._host_key = host_key
         self._said = ""
-        self.path = storage.write("revoked_keys", b"")
+        self.path = storage.path / "revoked_keys"
+        if not self.path.exists():  # a container that was restarted has the last one
+            storage.write("revoked_keys", b"")
         self.tag = ""
         """That of the list in use, as the api calls it."""
 
