@@ -118,4 +118,5 @@ def _watch(services: Services) -> None:
     metrics.watch("store_ready", "1 while the database can be used.", lambda: float(store.problem is None))
     metrics.watch("keys_ready", "1 while the CA keys can be read.", lambda: float(services.keys.problem is None))
     metrics.watch("servers_listed", "Enrolled servers that run.", lambda: float(roster.size))
+    metrics.watch("krl_exact", "0 while the KRL refuses more than the bastions do.", lambda: float(services.krl.exact))
     metrics.watch("audit_lines_lost", "Audit lines that could not be written.", lambda: float(services.audit_log.lost))

@@ -7,7 +7,7 @@ for what it says, so all replicas give one tag to one content, whatever their he
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -77,6 +77,8 @@ class KrlDesk:
         self._clock = clock
         self._made: _Made | None = None
         self._making = asyncio.Lock()
+        self.exact = True
+        """False while the list is so long that it refuses certificates that count."""
 
     async def published(self) -> Published:
         """The list that holds now. Raises `StoreUnavailable`."""
@@ -114,7 +116,11 @@ class KrlDesk:
                 raise StoreUnavailable("The database is empty. Try again in a minute.")
             revocations = await statements.revocations(connection, meta, int(now * 1000))
             recorded = [one async for one in _recorded(connection, revocations, now)]
-        body = await asyncio.to_thread(_body, revocations, recorded, authorities)
+        serials = await asyncio.to_thread(revoked_serials, revocations, recorded)
+        body = await asyncio.to_thread(sections, serials, authorities)
+        if self.exact and not serials.exact:
+            log.warning("krl_too_long", note="certificates that count are refused by servers that read it")
+        self.exact = serials.exact
         tag = hashlib.sha256(body).hexdigest()[:32]
         if self._made is not None and self._made.published.tag == tag:
             published = self._made.published
@@ -122,14 +128,6 @@ class KrlDesk:
             version = meta.high_water << _VERSION_SECONDS | int(now) & (1 << _VERSION_SECONDS) - 1
             published = Published(krl(body, version, int(now)), tag, int(now))
         return _Made(published, snapshot, authorities, now)
-
-
-def _body(revocations: Revocations, recorded: Sequence[Recorded], authorities: Sequence[PublicKey]) -> bytes:
-    """In a thread of its own, since there may be many."""
-    serials = revoked_serials(revocations, recorded)
-    if not serials.exact:
-        log.warning("krl_too_long", note="certificates that count are refused by servers that read it")
-    return sections(serials, authorities)
 
 
 def _newest(revocations: Revocations) -> int:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from api import krl
 from api.krl import AGE_SECONDS, APART_SECONDS, RECORD_SECONDS, KrlDesk
 from api.store import CertificateRecord, Store
 from ca.keyfiles import rotate
 from ca.keys import parse_public_key
+from ca.krl import revoked_serials
 from ca.limits import ALL
 from ca.names import Instance, Server
 from ca.policy import Grant
@@ -210,6 +212,17 @@ async def test_certificates_are_looked_through_again_only_while_one_may_be_late(
         await site.ports.public("GET", "/krl")
     assert len(reads) == RECORD_SECONDS / APART_SECONDS + 1  # of sixty
     assert await site.revoked() == set()
+
+
+async def test_a_list_that_became_too_long_is_a_metric_until_it_is_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ports.clock.advance(10)
+    monkeypatch.setattr(krl, "revoked_serials", lambda *given: revoked_serials(*given, most=1))
+    for number, exact in ((0, 1.0), (1, 0.0)):
+        await site.store.revoke_serial(make_serial(site.now_ms, number), "admin", "", site.now_ms)
+        await site.revoked()
+        assert f"bastion_api_krl_exact {exact}" in site.ports.services.metrics.text().decode()
 
 
 async def test_certificates_that_ended_leave_it(site: Site) -> None:
