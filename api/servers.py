@@ -56,13 +56,14 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A server as its owner, or somebody with whom it is shared, sees it. `ssh` and `instance` are None unless it
-    runs; `ssh` says whether its pod takes SSH connections."""
+    runs; `ssh` says whether its pod takes SSH connections, and `unix_user` whom its sshd lets in then."""
 
     server: Server
     state: State
     via: Via = Via.OWN
     ssh: bool | None = None
     instance: Instance | None = None
+    unix_user: str | None = None
 
 
 async def listing(services: Services, who: Person) -> tuple[Seen, ...] | Refusal:
@@ -79,14 +80,14 @@ async def listing(services: Services, who: Person) -> tuple[Seen, ...] | Refusal
 
 def seen(model: Model, shared: Iterable[Running], enrolments: Iterable[Enrolment]) -> tuple[Seen, ...]:
     """The same from JupyterHub's model of the user, stopped servers included. Raises `HubUnavailable`."""
-    enrolled = {one.instance for one in enrolments}
+    accounts = {one.instance: one.unix_user for one in enrolments}
     try:
         running = {one.server: one for one in running_servers(model)}
         names = dict.fromkeys((Server(str(model.get("name"))), *sorted(known_servers(model))))
     except (MalformedClaims, MalformedName) as error:
         raise HubUnavailable(str(error)) from None
-    own = [_seen(server, running.get(server), Via.OWN, enrolled) for server in names]
-    return (*own, *(_seen(one.server, one, Via.SHARED, enrolled) for one in sorted(shared, key=lambda one: one.server)))
+    own = [_seen(server, running.get(server), Via.OWN, accounts) for server in names]
+    return (*own, *(_seen(one.server, one, Via.SHARED, accounts) for one in sorted(shared, key=lambda one: one.server)))
 
 
 async def look(services: Services, who: Person, typed: str) -> Seen | Refusal:
@@ -170,14 +171,15 @@ def options_with_ssh(last: Mapping[str, object]) -> dict[str, object]:
     return {**kept, SSH_OPTION: True}
 
 
-def _seen(server: Server, running: Running | None, via: Via, enrolled: set[Instance]) -> Seen:
+def _seen(server: Server, running: Running | None, via: Via, accounts: Mapping[Instance, str]) -> Seen:
     if running is None:
         return Seen(server, State.STOPPED, via)
     if running.pending == "stop":
         return Seen(server, State.STOPPING, via, None, running.instance)
     if not running.ready:
         return Seen(server, State.STARTING, via, None, running.instance)
-    return Seen(server, State.RUNNING, via, running.instance in enrolled, running.instance)
+    account = accounts.get(running.instance)
+    return Seen(server, State.RUNNING, via, account is not None, running.instance, account)
 
 
 async def _model(services: Services, who: Person) -> Model | None:

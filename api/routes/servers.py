@@ -46,6 +46,9 @@ class ServerState(BaseModel):
     instance: Annotated[
         str | None, Field(examples=["1763766746279903"], description="Which run this is; null while there is none.")
     ]
+    unix_user: Annotated[
+        str | None, Field(examples=["jovyan"], description="Whom its sshd lets in, for `ssh -J`; null unless `ssh`.")
+    ]
 
 
 class ServerList(BaseModel):
@@ -171,6 +174,7 @@ def _state(one: Seen, zone: str) -> ServerState:
         ssh=one.ssh,
         via="own" if one.via == "own" else "shared",
         instance=None if one.instance is None else str(one.instance.id),
+        unix_user=one.unix_user,
     )
 
 

@@ -734,7 +734,9 @@ def _answer(status: int, headers: Any, body: bytes) -> Answer:
 
 
 class Server(NamedTuple):
-    """A server as the service listed it. `ssh`: whether its pod takes connections; None where that is not known."""
+    """A server as the service listed it. `ssh`: whether its pod takes connections; None where that is not known.
+    `unix_user`: the account that its sshd lets in; "" where that is not known.
+    """
 
     login: str
     label: str
@@ -742,6 +744,7 @@ class Server(NamedTuple):
     state: str
     ssh: bool | None = None
     run: str = ""
+    unix_user: str = ""
 
 
 class Site(NamedTuple):
@@ -1032,6 +1035,7 @@ def servers_from(fields: dict[str, Any], user: str) -> tuple[Server, ...]:
                 state=clean(one.get("state"), 20),
                 ssh=ssh if isinstance(ssh, bool) else None,
                 run=clean(str(one.get("instance") or ""), 20),
+                unix_user=one["unix_user"] if _matches(ACCOUNT, one.get("unix_user")) else "",
             )
         )
     return tuple(found)
@@ -1118,7 +1122,8 @@ def _server_config(
 ) -> Iterator[str]:
     short, full = site.short(login), site.host(login)
     if site.jumps:
-        lines = [f"HostName {full}", f"User {site.unix_user}", f"ProxyJump {door}", *common]
+        accounts = [one.unix_user for one in site.servers if one.login == login and one.unix_user]
+        lines = [f"HostName {full}", f"User {(accounts or [site.unix_user])[0]}", f"ProxyJump {door}", *common]
     else:
         lines = [*at_door, f"User {login}", *common]
     if short not in taken:

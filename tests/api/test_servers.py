@@ -79,6 +79,7 @@ async def test_a_server_that_never_ran_is_listed_started_with_ssh_watched_and_st
             "ssh": None,
             "via": "own",
             "instance": None,
+            "unix_user": None,
         }
     ]
     answer = await service.request("POST", "/servers/alice", token)

@@ -10,9 +10,9 @@ import pytest
 from tests.client.laptop import Laptop, laptop
 from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import Hub, Release
-from tests.support.system import System, unix_user
+from tests.support.system import System
 
-SETTINGS = {"SSH_API_PODS_UNIX_USER": unix_user(), "SSH_API_SERVERS_START": "true"}
+SETTINGS = {"SSH_API_SERVERS_START": "true"}
 
 
 @pytest.fixture(scope="module")

@@ -140,18 +140,20 @@ def test_without_an_authority_for_host_keys_nothing_is_trusted(tmp_path: Path, t
 
 def test_servers_are_listed_without_those_that_are_none() -> None:
     listed: list[object] = [
-        {"owner": "alice", "name": "gpu", "login": "alice+gpu", "state": "running", "ssh": True, "instance": "17"},
-        {"owner": "a\x1b]0;x\x07b", "name": "", "login": "=61", "state": "running\n", "ssh": "yes", "instance": None},
+        {"owner": "alice", "name": "gpu", "login": "alice+gpu", "state": "running", "ssh": True, "instance": "17",
+         "unix_user": "jovyan"},
+        {"owner": "a\x1b]0;x\x07b", "name": "", "login": "=61", "state": "running\n", "ssh": "yes", "instance": None,
+         "unix_user": "-oX"},
         {"owner": "alice", "name": "x", "login": "alice+x\n    ProxyCommand evil"},
         {"owner": "alice", "name": "x", "login": "-oProxyCommand=evil"},
         {"owner": "alice", "name": "x", "login": "*"},
         "evil",
         None,
-    ]
+    ]  # fmt: skip
     found = hubssh.servers_from({"servers": listed}, "alice")
     assert [one.login for one in found] == ["alice+gpu", "=61"]
-    assert found[0] == hubssh.Server("alice+gpu", "alice/gpu", True, "running", True, "17")
-    assert (found[1].label, found[1].state, found[1].ssh) == ("a ]0;x b", "running", None)
+    assert found[0] == hubssh.Server("alice+gpu", "alice/gpu", True, "running", True, "17", "jovyan")
+    assert (found[1].label, found[1].state, found[1].ssh, found[1].unix_user) == ("a ]0;x b", "running", None, "")
     assert hubssh.servers_from({"servers": "evil"}, "alice") == ()
 
 

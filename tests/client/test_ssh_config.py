@@ -53,6 +53,14 @@ def test_both_names_of_a_server_lead_end_to_end_through_the_bastion(tmp_path: Pa
     assert found["identitiesonly"] == ["yes"]
 
 
+@pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub"])
+def test_where_servers_run_as_different_accounts_each_has_its_own(tmp_path: Path, host: str) -> None:
+    servers = tuple(one._replace(unix_user="gpu-user" if one.login == "alice+gpu" else "") for one in site().servers)
+    made = configured(tmp_path, site(servers=servers))
+    assert asked(made, host)["user"] == ["gpu-user"]
+    assert asked(made, "alice.hub")["user"] == ["jovyan"]
+
+
 def test_the_door_is_the_bastion(tmp_path: Path) -> None:
     found = asked(configured(tmp_path), "hubssh-ssh.example.org")
     assert (found["hostname"], found["port"], found["user"]) == (["ssh.example.org"], ["2222"], ["jump"])
