@@ -1471,6 +1471,8 @@ def _not_approved(answer: Answer) -> Trouble:
 
 RETRY = 60
 """Seconds after a renewal that failed until the next is tried, while the certificate is still good."""
+PATIENCE = 10
+"""Seconds that ssh waits for the service, at most for each of two questions."""
 WORTH = 60
 """A renewal that would bring fewer seconds than this is not tried."""
 
@@ -1543,7 +1545,7 @@ def _renewed(store: Store, site: Site, now: float) -> Site:
     if good and 0 <= now - site.tried_at < RETRY:
         return site
     try:
-        return renew(store, site, alone=True, limit=5)
+        return renew(store, site, alone=True, limit=PATIENCE)
     except Trouble as trouble:
         store.save(site._replace(tried_at=int(now)))
         if isinstance(trouble, Refused) and trouble.code in ("server_stopped", "server_restarted", "revoked"):
@@ -1559,7 +1561,7 @@ def _renewed(store: Store, site: Site, now: float) -> Site:
 def _not_in_certificate(store: Store, site: Site, host: str) -> None:
     """Why a server is not in the certificate, as far as the service can be asked. Raises `Stop`."""
     try:
-        servers = servers_from(Holder(store, site, alone=True, limit=5).get("/servers"), site.user)
+        servers = servers_from(Holder(store, site, alone=True, limit=PATIENCE).get("/servers"), site.user)
     except Trouble:
         return  # the bastion has the next word
     site = store.update(site, servers=servers)
@@ -1604,7 +1606,7 @@ def do_login(store: Store, asked: argparse.Namespace) -> None:
     if before:
         kept = ("key", "own_key", "user", "certificate", "servers", "logged_in_at", "agent")
         site = site._replace(**{name: getattr(before, name) for name in kept})
-    site = _with_key(store, site._replace(agent=site.agent and not asked.no_agent), asked)
+    site = _with_key(store, site._replace(agent=site.agent if asked.agent is None else asked.agent), asked)
     wish = Wish(
         server=site.meant(asked.server) if asked.server or asked.start else "",
         start=asked.start,
@@ -2104,6 +2106,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _login_arguments(login: argparse.ArgumentParser) -> None:
+    import argparse
+
     add = login.add_argument
     add(
         "hub_url",
@@ -2119,7 +2123,7 @@ def _login_arguments(login: argparse.ArgumentParser) -> None:
     add("--type", choices=("ed25519", "ed25519-sk", "ecdsa-sk"), help="make a key of this type; -sk: on a security key")
     add("--mode", choices=("auto", "jump", "direct"), help="jump: end to end; direct: the bastion is the SSH server")
     add("--no-browser", action="store_true", help="print the address only")
-    add("--no-agent", action="store_true", help="give nothing to the ssh-agent")
+    add("--agent", action=argparse.BooleanOptionalAction, help="give the ssh-agent the key; what is said stays so")
     add("--ca-file", default="", metavar="FILE", help="trust this authority for https as well")
     add("--zone", default="", help="accept names that end so, where the site does not use .hub")
     add("--other-user", action="store_true", help="it is meant that somebody else logs in than the last time")

@@ -12,7 +12,7 @@ from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import Hub, Release
 from tests.support.system import System
 
-SETTINGS = {"SSH_API_SERVERS_START": "true"}
+SETTINGS = {"SSH_API_SERVERS_START": "true", "SSH_API_HUB_TIMEOUT": "60"}
 
 
 @pytest.fixture(scope="module")

@@ -113,8 +113,12 @@ async def test_without_wanting_an_agent_none_is_asked(alice: Laptop) -> None:
     await alice.runs("")
     with alice.with_agent():
         await alice.logged_in("--no-agent")
+        await alice.logged_in()  # what was said once stays so
         held = subprocess.run(["ssh-add", "-l"], env=alice.environment(), capture_output=True, text=True, check=False)
         assert "no identities" in held.stdout
+        await alice.logged_in("--agent")
+        held = subprocess.run(["ssh-add", "-l"], env=alice.environment(), capture_output=True, text=True, check=False)
+        assert "(ED25519-CERT)" in held.stdout
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
