@@ -1598,7 +1598,7 @@ def server_trouble(site: Site, server: Server) -> Trouble | None:
 def do_login(store: Store, asked: argparse.Namespace) -> None:
     """hubssh login"""
     machine = store.machine
-    before = _site_before(store, asked.hub_url)
+    before = _site_before(store, asked.hub_url, asked.site)
     about, web = ask_about(machine, asked.hub_url or (before.public_url if before else ""), _ca_file(asked, before))
     before = _site_before(store, web.base)
     site = site_from(about, web, asked.zone or (before.zone if before else ""))
@@ -1620,10 +1620,10 @@ def do_login(store: Store, asked: argparse.Namespace) -> None:
     _tell_login(store, log_in(store, site, web, wish))
 
 
-def _site_before(store: Store, address: str) -> Site | None:
-    """What is known of the site with this address, or of the latest where no address is given."""
+def _site_before(store: Store, address: str, name: str = "") -> Site | None:
+    """What is known of the site with this address; without one, of the site with this name, or of the latest."""
     if not address:
-        return store.known()
+        return store.known(name)
     wanted = site_name(web_address(address))
     return next((one for one in store.sites() if one.name == wanted), None)
 
