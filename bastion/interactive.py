@@ -4,7 +4,7 @@ Each is a login of the api's device flow, for a key that is made here, and whose
 nobody has to prove it, since the connection that waits *is* the holder. What comes back is a certificate like any
 other, to be judged like any other.
 
-However many wait, the api is asked one question a second: which of these are decided.
+However many wait, the api is asked one question at a time, at first each second: which of these are decided.
 """
 
 import asyncio
@@ -28,6 +28,10 @@ _AT_ONCE = 8
 """Requests of people who wait that the api gets at once; those of people with certificates do not queue behind them."""
 
 _IN_ONE_QUESTION = 500
+
+_SLOWER, _LONGEST_PAUSE = 30.0, 5.0
+"""Most people decide soon: the pause is a thirtieth of the time since the last login was begun, up to so many seconds.
+Strangers who only wait then cost the api little, in its log as well."""
 
 _REASONS = frozenset(Reason)
 
@@ -93,6 +97,7 @@ class BrowserLogins:
         self._ask_seconds = ask_seconds
         self._waiting: dict[str, Waiting] = {}
         self._somebody = asyncio.Event()
+        self._last_begun = 0.0
         self._counter = asyncio.Semaphore(_AT_ONCE)
         self._chores: set[asyncio.Task[None]] = set()
         self.permitted = False
@@ -126,6 +131,7 @@ class BrowserLogins:
             raise
         waiting = Waiting(begun, key, min(self._seconds, begun.seconds))
         self._waiting[begun.id] = waiting
+        self._last_begun = asyncio.get_running_loop().time()
         self._somebody.set()
         return waiting
 
@@ -163,7 +169,8 @@ class BrowserLogins:
         """For ever: ask which logins are decided, while somebody waits."""
         while True:
             await self._somebody.wait()
-            await asyncio.sleep(self._ask_seconds)
+            quiet = asyncio.get_running_loop().time() - self._last_begun
+            await asyncio.sleep(min(max(self._ask_seconds, quiet / _SLOWER), _LONGEST_PAUSE))
             ids = [one for one, waiting in self._waiting.items() if not waiting.decided.is_set()]
             for at in range(0, len(ids), _IN_ONE_QUESTION):
                 await self._ask_about(ids[at : at + _IN_ONE_QUESTION])
