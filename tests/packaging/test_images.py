@@ -43,6 +43,12 @@ def test_an_image_ends_as_somebody_who_is_not_root(recipe: str) -> None:
     assert users[-1] in ("65532:65532", "${NB_UID}")
 
 
+def test_a_user_who_is_in_no_list_of_users_has_a_home() -> None:
+    """Else asyncssh refuses to start; not every container runtime sets one."""
+    (environment,) = [one for one in steps("Dockerfile") if one.startswith("ENV ")]
+    assert "HOME=/nonexistent" in environment.split()
+
+
 def test_nothing_is_installed_that_the_lock_does_not_name() -> None:
     (install,) = [one for one in steps("Dockerfile") if "pip " in one]
     assert "--require-hashes --only-binary :all: -r /tmp/runtime.txt" in install
