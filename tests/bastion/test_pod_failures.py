@@ -1,0 +1,55 @@
+"""Why: pods that cannot be had are what operators hear of last; a metric says how many and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.pods import key
+from tests.support.site import Site, site
+
+
+def gone(at: Site) -> None:
+    at.sshd.stop()
+
+
+def another_host_key(at: Site) -> None:
+    (pod,) = at.api.state["enrolled"]
+    at.api.change(enrolled=[{**pod, "host_key": key(7).line}])
+
+
+def no_hop_certificate(at: Site) -> None:
+    at.api.answers["/internal/hop-certificates"] = (503, {"error": "unavailable", "error_description": "Away."})
+
+
+def another_user(at: Site) -> None:
+    (pod,) = at.api.state["enrolled"]
+    at.api.change(enrolled=[{**pod, "unix_user": "nobody-here"}])
+
+
+def elsewhere(at: Site) -> None:
+    at.settings["BASTION_PODS_NETWORKS"] = "192.0.2.0/24"
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (gone, "unreachable"),
+        (another_host_key, "wrong_host_key"),
+        (no_hop_certificate, "no_certificate"),
+        (another_user, "login_refused"),
+        (elsewhere, "address"),
+    ],
+)
+async def test_why_a_pod_could_not_be_had_is_counted(
+    tmp_path: Path, trouble: Callable[[Site], None], reason: str
+) -> None:
+    async with site(tmp_path, METRICS_PORT="0", SHUTDOWN_GRACE="0") as made:
+        trouble(made)
+        await made.start()
+        name = f'pod_connection_failures_total{{reason="{reason}"}}'
+        assert await made.metric(name) == 0
+        assert not await made.gets_in(made.key("alice"))
+        assert await made.metric(name) >= 1
