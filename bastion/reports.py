@@ -34,7 +34,7 @@ MAX_SESSIONS = 5000
 """Sessions in one report, and servers in one of activity; the api takes no more."""
 
 _FAREWELL = 1.0
-_AFTER_FAILURE = Pace(first=APART, most=ALIVE)
+_AFTER_FAILURE = Pace(first=2 * APART, most=ALIVE)
 
 _log = logging.getLogger(__name__)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from api.errors import HubUnavailable
+from api.hub import HubClient
 from ca.names import Instance, parse_principal
 from tests.support.hub import Hub
 from tests.support.ports import Ports, open_ports
@@ -112,6 +114,15 @@ async def test_a_hub_that_is_away_or_takes_no_activity_is_nobodys_trouble(own_hu
         ports.clock.advance(60)
         assert await report(ports, ("alice", alice.id, ports.clock.now)) == 1
         assert await last_activity(own_hub) == ports.clock.now
+
+
+async def test_a_hub_that_gives_no_scope_for_it_is_told_of_and_what_is_gone_is_not(hub: Hub) -> None:
+    async with HubClient(hub.api_url, hub.service_token, timeout=60) as ours:
+        await ours.tell_activity("nobody-here", {"": 1.0})
+        await ours.tell_activity("alice", {"no-such-server": 1.0})
+    async with HubClient(hub.api_url, hub.other_token, timeout=60) as without:
+        with pytest.raises(HubUnavailable, match="users:activity"):
+            await without.tell_activity("alice", {"": 1.0})
 
 
 @pytest.mark.parametrize("wrong", [{"at": "now"}, {"at": -1}, {"instance": 17}, {"login": None}, {"more": 1}])
