@@ -18,6 +18,12 @@ for (const going of document.querySelectorAll("[data-progress]")) {
       const state = going.parentElement.querySelector(".state");
       state.className = "state off";
       state.textContent = "did not start";
+      const control = going.parentElement.querySelector("a.button"); // there is nothing to stop any more
+      if (control) {
+        control.textContent = "Reload";
+        control.removeAttribute("aria-label");
+        control.href = going.dataset.then.split("?")[0];
+      }
     } else {
       window.location.assign(now.state === "running" ? going.dataset.then : going.dataset.then.split("?")[0]);
     }
