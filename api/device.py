@@ -20,7 +20,7 @@ from functools import partial
 from api import desk, issue, logins, prospect, servers, starting
 from api.desk import Issued
 from api.guesses import Guesses
-from api.logins import Begun, Kind, Login, NewLogin, State, TooFast
+from api.logins import Begun, Bounds, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin
 from api.servers import Person
 from api.services import Services
@@ -81,7 +81,9 @@ class Browser:
 
 async def begin(services: Services, new: NewLogin, peer: str | None) -> Begun | Refusal:
     """A login that waits. `peer` is who asks; for an ssh connection that is the bastion's word for its client."""
-    begun = await logins.begin(services.store, new, services.now_ms())
+    limits = services.settings.logins
+    bounds = Bounds(in_all=limits.waiting, of_network=limits.waiting_per_address)
+    begun = await logins.begin(services.store, new, services.now_ms(), bounds)
     if isinstance(begun, Refusal):
         return refused(services, begun, None, peer, new)
     services.audit(

@@ -12,6 +12,7 @@ can make one.
 import hashlib
 import ipaddress
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import and_, exists, func, insert, literal, select, update
@@ -35,10 +36,6 @@ LONGEST_PAUSE = 30
 _EARLY_MS = 500
 """By how much a question may come too early: clients' clocks and networks are no metronomes."""
 
-MAX_PENDING_OF_NETWORK = 100
-"""Logins that wait for one address (IPv6: one /64); a class behind one NAT has to fit."""
-MAX_PENDING = 10_000
-
 _TRIES = 3
 
 _SPENT = Refusal(Reason.INVALID_GRANT, "This login was used already. Log in again.")
@@ -51,7 +48,18 @@ _TOO_MANY = Refusal(
 _table = tables.logins
 
 
-async def begin(store: Store, new: NewLogin, now_ms: int) -> Begun | Refusal:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many logins may wait: in all, and for one address (IPv6: one /64). A class behind one NAT has to fit."""
+
+    in_all: int = 10_000
+    of_network: int = 100
+
+
+BOUNDS = Bounds()
+
+
+async def begin(store: Store, new: NewLogin, now_ms: int, bounds: Bounds = BOUNDS) -> Begun | Refusal:
     """A new login. Refused when too many wait already, from this client's network or in all.
 
     Raises `StoreUnavailable`.
@@ -79,14 +87,16 @@ async def begin(store: Store, new: NewLogin, now_ms: int) -> Begun | Refusal:
         in_all = select(func.count()).select_from(_table).where(waiting).scalar_subquery()
         mine = select(func.count()).select_from(_table).where(waiting, _table.c.network == network).scalar_subquery()
         values = select(*(literal(value, _table.c[name].type).label(name) for name, value in row.items())).where(
-            in_all < MAX_PENDING,
-            mine < MAX_PENDING_OF_NETWORK,
+            in_all < bounds.in_all,
+            mine < bounds.of_network,
             ~exists().where(_table.c.user_code == row["user_code"]),
         )
         made = insert(_table).from_select(list(row), values).returning(_table.c.user_code)
         async with store.noting() as connection:
             if (await connection.execute(made)).first() is not None:
                 return Begun(device_code, row["user_code"], expires_at // 1000)
+        if await by_code(store, row["user_code"]) is None:
+            break
     return _TOO_MANY
 
 

@@ -278,6 +278,12 @@ class LoginSettings(_Group):
     """Whether the bastion may do so for people who have neither a certificate nor a known key. Needs `device`; the
     bastion has a setting of its own."""
 
+    waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Logins that may wait for somebody to approve them, in all; each does for ten minutes at most."""
+
+    waiting_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """The same for one address of clients (IPv6: one /64). A class behind one NAT has to fit."""
+
     @property
     def holds_connections(self) -> bool:
         """Both."""

@@ -186,13 +186,13 @@ async def test_a_form_says_each_thing_once_and_nothing_else_is_a_form(service: S
         refused(answer, 415, "unsupported_media_type")
 
 
-async def test_too_many_logins_from_one_address_are_refused(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MAX_PENDING_OF_NETWORK", 1)
-    await begin(service)
-    answer = await service.request("POST", "/device", data={"public_key": new_key()})
-    refused(answer, 429, "too_many")
-    assert "retry-after" in answer.headers
-    assert [line["reason"] for line in service.events("device_login_refused")] == ["too_many"]
+async def test_too_many_logins_from_one_address_are_refused(hub: Hub, tmp_path: Path) -> None:
+    async with running_service(hub, tmp_path / "one", LOGINS_WAITING_PER_ADDRESS="1") as service:
+        await begin(service)
+        answer = await service.request("POST", "/device", data={"public_key": new_key()})
+        refused(answer, 429, "too_many")
+        assert "retry-after" in answer.headers
+        assert [line["reason"] for line in service.events("device_login_refused")] == ["too_many"]
 
 
 async def test_nothing_that_is_secret_is_in_an_address_or_in_the_audit_log(hub: Hub, service: Service) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from api import logins, tables, waiting
-from api.logins import Begun, Kind, Login, NewLogin, State, TooFast
+from api.logins import Begun, Bounds, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin, CertificateRecord
 from api.store import Store
 from api.waiting import ALPHABET
@@ -29,8 +29,8 @@ def wanted(kind: Kind = Kind.DEVICE, address: str | None = "192.0.2.7") -> NewLo
     return NewLogin(kind, key, address, "laptop", "alice+gpu", 600, start=True)
 
 
-async def begun(store: Store, new: NewLogin | None = None, now_ms: int = NOW) -> Begun:
-    made = await logins.begin(store, new or wanted(), now_ms)
+async def begun(store: Store, new: NewLogin | None = None, now_ms: int = NOW, bounds: Bounds = logins.BOUNDS) -> Begun:
+    made = await logins.begin(store, new or wanted(), now_ms, bounds)
     assert isinstance(made, Begun)
     return made
 
@@ -182,25 +182,26 @@ async def test_a_code_of_one_kind_is_nothing_to_the_other(store: Store) -> None:
     ],
 )
 async def test_only_so_many_logins_of_one_network_wait(
-    store: Store, monkeypatch: pytest.MonkeyPatch, one: str | None, same: str | None, other: str | None
+    store: Store, one: str | None, same: str | None, other: str | None
 ) -> None:
-    monkeypatch.setattr(logins, "MAX_PENDING_OF_NETWORK", 2)
-    first = await begun(store, wanted(address=one))
-    await begun(store, wanted(address=same))
-    refusal = await logins.begin(store, wanted(address=same), NOW)
+    bounds = Bounds(of_network=2)
+    first = await begun(store, wanted(address=one), NOW, bounds)
+    await begun(store, wanted(address=same), NOW, bounds)
+    refusal = await logins.begin(store, wanted(address=same), NOW, bounds)
     assert isinstance(refusal, Refusal)
     assert refusal.reason == Reason.TOO_MANY
-    await begun(store, wanted(address=other))
+    await begun(store, wanted(address=other), NOW, bounds)
     await logins.approve(store, await found(store, first.user_code), "alice", BROWSER, NOW)
-    await begun(store, wanted(address=one))
-    await begun(store, wanted(address=one), NOW + 600_000)
+    await begun(store, wanted(address=one), NOW, bounds)
+    await begun(store, wanted(address=one), NOW + 600_000, bounds)
 
 
-async def test_only_so_many_logins_wait_in_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "MAX_PENDING", 3)
+async def test_only_so_many_logins_wait_in_all(store: Store) -> None:
+    bounds = Bounds(in_all=3)
     for number in range(3):
-        await begun(store, wanted(address=f"192.0.2.{number}"))
-    assert isinstance(await logins.begin(store, wanted(), NOW), Refusal)
+        await begun(store, wanted(address=f"192.0.2.{number}"), NOW, bounds)
+    assert isinstance(await logins.begin(store, wanted(), NOW, bounds), Refusal)
+    await begun(store, wanted(), NOW + 600_000, bounds)
 
 
 async def test_a_code_that_somebody_has_is_not_given_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
