@@ -1063,8 +1063,16 @@ def install(store: Store) -> None:
     source = read(os.path.abspath(__file__))
     if source:
         write_if_other(store.machine, os.path.join(store.path, "hubssh.py"), source)
-    name, script = check_script(store, os.path.realpath(sys.executable))
+    name, script = check_script(store, _python())
     write_if_other(store.machine, os.path.join(store.path, name), script, 0o700)
+
+
+def _python() -> str:
+    """The Python that ssh will run: not one of a virtual environment, which may go, nor a link's target, which may be
+    replaced by an update."""
+    if sys.prefix != sys.base_prefix:
+        return str(getattr(sys, "_base_executable", "")) or os.path.realpath(sys.executable)
+    return sys.executable or "python3"
 
 
 def check_script(store: Store, python: str) -> tuple[str, str]:
@@ -1079,6 +1087,8 @@ def check_script(store: Store, python: str) -> tuple[str, str]:
         return "check.cmd", text
     text = (
         "#!/bin/sh\n# Written by hubssh: ssh runs this before it connects to a server.\n"
+        f"if ! command -v {_for_shell(python)} >/dev/null; then\n"
+        f"    echo 'hubssh: the Python that it ran with has gone: run hubssh login again' >&2\n    exit 0\nfi\n"
         f'{_for_shell(python)} -I -S -c {_for_shell(call)} {_for_shell(store.path)} "$1"\n[ $? != {STOP} ]\n'
     )
     return "check", text
@@ -1500,7 +1510,8 @@ class Stop(Trouble):
 def check_from_ssh(folder: str, host: str) -> int:
     """What ssh runs before each connection. `folder` is ~/.ssh/hubssh."""
     ssh = os.path.dirname(os.path.abspath(folder))
-    return run_check(Store(Machine(), "" if ssh == ssh_folder() else ssh), host)
+    own = os.path.normcase(ssh) == os.path.normcase(ssh_folder())
+    return run_check(Store(Machine(), "" if own else ssh), host)
 
 
 def run_check(store: Store, host: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import shutil
@@ -177,3 +178,33 @@ def test_a_terminal_of_another_alphabet_gets_no_traceback(tmp_path: Path) -> Non
         check=False,
     )
     assert (done.returncode, done.stdout.splitlines()[0]) == (0, "https://ssh.example.org, as ?lice")
+
+
+class Terminal(io.StringIO):
+    """A terminal as far as hubssh asks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_progress_is_one_line_that_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = hubssh.Progress(hubssh.Machine())
+    progress.show("Waiting for you to approve …", "10 minutes left")
+    progress.show(" 50 % Pulling the image")
+    progress.end()
+    lines = terminal.getvalue().split("\r")
+    assert len(lines[2]) == len(lines[1])  # the shorter covers the longer
+    assert lines[-2].strip() == ""
+    assert lines[-1] == ""
+    assert "\n" not in terminal.getvalue()
+
+
+def test_elsewhere_each_new_thing_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = hubssh.Progress(hubssh.Machine())
+    progress.show("Waiting for you to approve …", "10 minutes left")
+    progress.show("Waiting for you to approve …", "9 minutes left")
+    progress.show("100 % Ready")
+    progress.end()
+    assert capsys.readouterr().err == "  Waiting for you to approve …\n  100 % Ready\n"

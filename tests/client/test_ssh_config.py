@@ -155,6 +155,8 @@ def test_a_check_that_cannot_run_lets_ssh_go_on(tmp_path: Path) -> None:
     name, script = hubssh.check_script(made, "/no/python/here")
     Path(made.path, name).write_text(script)
     assert "proxycommand" not in asked(made, "gpu.hub")
+    done = subprocess.run([f"{made.path}/check", "gpu.hub"], capture_output=True, text=True, check=False)
+    assert done.stderr == "hubssh: the Python that it ran with has gone: run hubssh login again\n"
 
 
 @pytest.mark.parametrize("folder", ["with blank", "it-is-ssh", "ümlaut"])
