@@ -12,12 +12,13 @@ from ca.limits import Capability
 from deploy.client import hubssh
 from deploy.client.hubssh import Machine, Server, Store, Trouble
 from tests.client.makers import NOW, certificate, limited, site, store
+from tests.clients.openssh import Missing, OpenSSH
 
 
-def asked(made: Store, host: str, *options: str) -> dict[str, list[str]]:
+def asked(made: Store, host: str, *options: str, ssh: str = "ssh") -> dict[str, list[str]]:
     """What ssh itself makes of a host name."""
     done = subprocess.run(
-        ["ssh", "-G", "-F", f"{made.ssh}/config", *options, host],
+        [ssh, "-G", "-F", f"{made.ssh}/config", *options, host],
         capture_output=True,
         text=True,
         check=True,
@@ -36,6 +37,20 @@ def configured(folder: Path, *sites: hubssh.Site) -> Store:
     # A check of this ssh would look at the real clock, and ask the service.
     Path(made.path, "check").write_text("#!/bin/sh\nexit 0\n")
     return made
+
+
+@pytest.mark.parametrize("suite", ["trixie", "testing"])
+def test_newer_releases_of_ssh_read_it_alike(tmp_path: Path, suite: str) -> None:
+    try:
+        ssh = OpenSSH.of(suite).program("ssh")
+    except Missing as missing:
+        pytest.skip(str(missing))
+    made = configured(tmp_path)
+    found = asked(made, "gpu.hub", ssh=ssh)
+    own = asked(made, "gpu.hub")
+    for name in ("hostname", "user", "proxyjump", "identityfile", "certificatefile", "userknownhostsfile"):
+        assert found[name] == own[name]
+    assert asked(made, "hubssh-ssh.example.org", ssh=ssh)["port"] == ["2222"]
 
 
 @pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub"])
