@@ -11,6 +11,7 @@ import pytest
 
 from api import device, issue
 from api.device import Browser, Collected, Described
+from api.errors import HubUnavailable
 from api.guesses import OF_SESSION, Guesses
 from api.logins import Begun, Kind, NewLogin, TooFast
 from api.session import Session
@@ -297,3 +298,20 @@ async def test_whoever_approves_in_a_loop_is_slowed_down(hub: Hub, tmp_path: Pat
         answers = [await scene.approve(await scene.begin(), alice) for _ in range(4)]
         assert [isinstance(one, Refusal) for one in answers] == [False, False, True, True]
         assert reason(answers[-1]) == "too_many"
+
+
+async def test_while_jupyterhub_is_away_nothing_is_used_up(own_hub: Hub, tmp_path: Path) -> None:
+    async with open_ports(own_hub, tmp_path / "state", HUB_TIMEOUT="5") as ports:
+        scene = Scene(own_hub, ports)
+        await own_hub.start_server("alice")
+        begun, alice = await scene.begin(), await scene.browser("alice")
+        other = await scene.begin()
+        assert isinstance(await scene.approve(begun, alice), Described)
+        own_hub.halt()
+        with pytest.raises(HubUnavailable):
+            await scene.approve(other, alice)
+        with pytest.raises(HubUnavailable):
+            await scene.collect(begun)
+        own_hub.start()
+        assert await scene.collect(other) == Waiting()
+        assert isinstance(await scene.collect(begun), Collected)
