@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import asyncssh
 from asyncssh.constants import (
@@ -127,7 +128,7 @@ class ClientSide(Tunnels, Entering):
             return
         self.ending = True
         text = printable(sentence)
-        heard = self._say_everywhere(f"{NAME}: {text}") if text else False
+        heard = bool(text) and self._say_everywhere(f"{NAME}: {text}")
         self._part_from_pod()
         self.create_task(self._farewell(text or "The connection is closed.", wait=heard))
 
@@ -196,7 +197,7 @@ class ClientSide(Tunnels, Entering):
         if isinstance(meaning, Session):
             if self._no_more_sessions:
                 return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, "the client wanted no more sessions")
-            if self._sessions() >= self.limits.sessions:
+            if len(self._sessions()) >= self.limits.sessions:
                 self.limits.hit("sessions")
                 return OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {self.limits.sessions} sessions on one connection")
         way = self.front.decide_open(asked)
@@ -206,8 +207,8 @@ class ClientSide(Tunnels, Entering):
             return lambda leg, offered: self.open_tunnel(leg, offered, way)
         return self.open_across
 
-    def _sessions(self) -> int:
-        return sum(1 for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session))
+    def _sessions(self) -> list[Leg]:
+        return [leg for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session)]
 
     def wish(self, leg: Leg, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """The client asks for something on a channel: a shell, a terminal, a forwarded agent, a signal."""
@@ -273,18 +274,15 @@ class ClientSide(Tunnels, Entering):
     # the end
 
     def _say_everywhere(self, line: str) -> bool:
-        sessions = [leg for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session)]
-        for leg in sessions:
+        for leg in self._sessions():
             leg.say(line)
-        return bool(sessions)
+        return bool(self._sessions())
 
     async def _heard(self) -> None:
         """Wait, for a while, until the client has read what it was sent: it answers a question that follows it."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(self.limits.farewell / 2):
                 await self._make_global_request(b"keepalive@openssh.com")
-        except TimeoutError:
-            pass
 
     async def _farewell(self, text: str, *, wait: bool) -> None:
         if wait:
@@ -297,7 +295,6 @@ class ClientSide(Tunnels, Entering):
         for words, limit in _ENDED_BY:
             if exc is not None and words in str(exc):
                 self.limits.hit(limit)
-        in_order = self.ending
-        self.ending = True
+        in_order, self.ending = self.ending, True
         self._part_from_pod()
         self.front.closed(None if in_order else exc)

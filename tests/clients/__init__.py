@@ -7,5 +7,6 @@ pytest.register_assert_rewrite(
     "tests.clients.rows_forwards",
     "tests.clients.rows_others",
     "tests.clients.rows_sessions",
+    "tests.clients.rows_tools",
     "tests.clients.services",
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import rows_files, rows_forwards, rows_others, rows_sessions
+from tests.clients import rows_files, rows_forwards, rows_others, rows_sessions, rows_tools
 from tests.clients.openssh import SUITES, Missing, Mode, OpenSSH, Way
 from tests.clients.table import Row
 from tests.support.system import Person
 
-ROWS = rows_sessions.ROWS + rows_forwards.ROWS + rows_files.ROWS + rows_others.ROWS
+ROWS = rows_sessions.ROWS + rows_tools.ROWS + rows_forwards.ROWS + rows_files.ROWS + rows_others.ROWS
 TABLE = [
     pytest.param(suite, mode, row, id=f"{suite}-{mode.value}-{row.name}")
     for suite in ("own", *SUITES)
