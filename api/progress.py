@@ -16,7 +16,7 @@ from api.hubservers import News
 from api.servers import Person, Seen, State
 from api.services import Services
 from ca.errors import Refusal
-from ca.names import Server
+from ca.names import Instance, Server
 
 SSH_SECONDS = 20.0
 """How long a ready server may take to show its SSH."""
@@ -31,6 +31,8 @@ _GLANCE, _WHY = 0.4, 2.0
 """Seconds that a single look waits for JupyterHub's latest words, and for why a start failed."""
 
 _SETTLE = 0.05
+_QUESTIONS = 20
+"""How often JupyterHub is asked in a second at most, for all who watch: a class that begins must not slow its hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class _Ear:
         finally:
             self._changed.set()
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, seconds: float) -> bool:
         """Until something was said, or for `seconds`. What was said before comes in one go: the last of it counts."""
         try:
             async with asyncio.timeout(seconds):
@@ -70,7 +72,9 @@ class _Ear:
                 await asyncio.sleep(_SETTLE)
         except TimeoutError:
             pass
+        heard = self._changed.is_set()
         self._changed.clear()
+        return heard
 
     async def close(self) -> None:
         self._task.cancel()
@@ -97,7 +101,7 @@ async def watch(services: Services, who: Person, server: Server) -> AsyncGenerat
                 yield progress
             if progress.over:
                 return
-            await ear.wait(1.0)
+            await _pause(services, server, ear)
     finally:
         await ear.close()
 
@@ -138,6 +142,25 @@ def judge(now: Seen | Refusal | str, last: News | None, ready_for: float) -> Pro
         return Progress(State.STOPPING, None, f"{now.server} is stopping.")
     why = words if last and last.failed else f"{now.server} is not running."
     return Progress(State.STOPPED, None, why, over=True, failed=bool(last and last.failed))
+
+
+def pause_between(watchers: int) -> float:
+    """Seconds between two questions to JupyterHub about one start, with so many people watching theirs."""
+    return max(1.0, watchers / _QUESTIONS)
+
+
+async def _pause(services: Services, server: Server, ear: _Ear) -> None:
+    """Until it is time to ask again, or there is reason to: news of the start, or the pod is there."""
+    loop = asyncio.get_running_loop()
+    until, listed = loop.time() + pause_between(services.watchers.size), _listed(services, server)
+    while loop.time() < until and not services.roster.closed:
+        if await ear.wait(min(1.0, until - loop.time())) or _listed(services, server) != listed:
+            return
+
+
+def _listed(services: Services, server: Server) -> frozenset[Instance]:
+    """The runs of a server whose pods take SSH connections, as the roster knows without asking."""
+    return frozenset(one.instance for one in services.store.snapshot.enrolments if one.server == server)
 
 
 async def _now(services: Services, who: Person, server: Server) -> Seen | Refusal | str:

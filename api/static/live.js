@@ -1,10 +1,14 @@
 // Follows servers that start or stop, as they do. Without this the page is loaded again instead.
 "use strict";
 
-for (const going of document.querySelectorAll("[data-progress]")) {
+// A browser opens six connections to one host, and the page needs some for itself.
+for (const going of [...document.querySelectorAll("[data-progress]")].slice(0, 3)) {
   const bar = going.querySelector("progress");
   const words = going.querySelector("[role=status]");
   const news = new EventSource(going.dataset.progress);
+  news.addEventListener("error", () => {
+    if (news.readyState === EventSource.CLOSED) words.textContent = "Reload this page to see how it goes on.";
+  });
   news.addEventListener("message", (event) => {
     const now = JSON.parse(event.data);
     words.textContent = now.message;

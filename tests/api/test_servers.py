@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.progress import pause_between
 from api.servers import choose, options_with_ssh
 from tests.support.browser import Person, form
 from tests.support.hub import Hub, Release
@@ -239,6 +240,10 @@ async def test_whoever_stops_watching_is_forgotten_and_so_is_everybody_when_the_
             async with asyncio.timeout(60):
                 assert not [line async for line in lines if '"over": true' in line]
     assert watchers.size == 0
+
+
+def test_a_class_that_watches_its_servers_start_asks_jupyterhub_no_more_often() -> None:
+    assert [pause_between(watchers) for watchers in (1, 20, 200)] == [1, 1, 10]
 
 
 def test_nothing_typed_means_the_default_server() -> None:
