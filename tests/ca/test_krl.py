@@ -34,24 +34,24 @@ USERS = ("alice", "bob", "ünï")
 moments = st.integers(T - 3, T + 3)
 issued = st.builds(
     Recorded,
-    serial=st.builds(make_serial, moments, st.sampled_from([0, 1, 2, 3, (1 << 20) - 1])),
+    serial=st.builds(make_serial, moments, st.sampled_from([0, 1, 2, 3, 4, 5, 6, (1 << 20) - 1])),
     user=st.sampled_from(USERS),
-    instances=st.lists(st.sampled_from(INSTANCES), min_size=1, max_size=3, unique=True).map(tuple),
+    instances=st.lists(st.sampled_from(INSTANCES), min_size=1, max_size=2, unique=True).map(tuple),
 )
-watermarks = st.one_of(st.just(0), moments)
+watermarks = st.sampled_from([0, 0, 0, T - 3, T - 2, T, T + 2])
 
 
 @st.composite
 def sites(draw: st.DrawFn) -> tuple[list[Recorded], Revocations]:
     """Certificates with serials of their own, and revocations that meet some of them."""
-    certificates = draw(st.lists(issued, max_size=12, unique_by=lambda one: one.serial))
+    certificates = draw(st.lists(issued, max_size=30, unique_by=lambda one: one.serial))
     serials = [one.serial for one in certificates]
     some = st.frozensets(st.sampled_from(serials)) if serials else st.just(frozenset())
     revoked = Revocations(
         everyone_before=draw(watermarks),
         serials=draw(some) | draw(st.frozensets(st.integers(1, (1 << 63) - 1), max_size=2)),
         users=draw(st.dictionaries(st.sampled_from(USERS), moments)),
-        servers=draw(st.dictionaries(st.sampled_from([one.server for one in INSTANCES]), moments)),
+        servers=draw(st.dictionaries(st.sampled_from([one.server for one in INSTANCES]), moments, min_size=1)),
     )
     return certificates, revoked
 
@@ -127,6 +127,40 @@ def test_openssh_refuses_exactly_the_certificates_that_we_refuse(
     for signer in (authorities.previous, authorities.current):
         lines = [authorities.sign(one, signer) for one in certificates]
         assert asked(content, lines, openssh.program("ssh-keygen")) == wanted
+
+
+ALICE, GPU = INSTANCES[0].server, INSTANCES[1].server
+EDGES = [
+    Revocations(),
+    Revocations(everyone_before=T),
+    Revocations(users={"alice": T}),
+    Revocations(users={"alice": T, "bob": T + 1}),
+    Revocations(servers={ALICE: T}),
+    Revocations(servers={ALICE: T, GPU: T + 1}),
+    Revocations(servers={ALICE: T}, users={"bob": T}),
+    Revocations(servers={GPU: T + 1}, everyone_before=T),
+    Revocations(serials=frozenset({make_serial(T, 0), make_serial(T - 1, (1 << 20) - 1)})),
+    Revocations(serials=frozenset({make_serial(T - 1, 0)}), everyone_before=T),
+]
+
+
+@pytest.mark.parametrize("revocations", EDGES, ids=range(len(EDGES)))
+def test_openssh_refuses_the_same_around_every_edge(
+    authorities: Authorities, openssh: OpenSSH, revocations: Revocations
+) -> None:
+    """Certificates of the very millisecond, and of those beside it, with the least and the greatest serial."""
+    sets = (INSTANCES[:1], INSTANCES[1:2], INSTANCES[:2], (INSTANCES[0], INSTANCES[2]))
+    certificates = [
+        Recorded(make_serial(moment, bits), user, instances)
+        for moment in (T - 1, T, T + 1)
+        for bits in (0, (1 << 20) - 1)
+        for user in ("alice", "bob")
+        for instances in sets
+    ]
+    for some in (certificates[at :: len(sets) * 2] for at in range(len(sets) * 2)):  # each serial once
+        content = made(revocations, some, authorities.trusted)
+        wanted = [revocations.refuses(one.serial, one.user, one.instances) is not None for one in some]
+        assert asked(content, [authorities.sign(one) for one in some], openssh.program("ssh-keygen")) == wanted
 
 
 @given(sites(), st.integers(0, 4))
