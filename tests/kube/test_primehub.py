@@ -137,6 +137,7 @@ async def legacy(own_kube: KubeSystem, tmp_path: Path) -> AsyncIterator[Legacy]:
             await task
 
 
+@pytest.mark.timeout(600)  # nine logins, each of two handshakes with RSA
 async def test_primehubs_configuration_works_in_every_tier(legacy: Legacy) -> None:
     old, new, late = (legacy.person(name) for name in ("old", "new", "late"))
     await legacy.pod("jupyter-alice", "alice", old)
