@@ -121,8 +121,13 @@ class Legacy:
 async def legacy(own_kube: KubeSystem, tmp_path: Path) -> AsyncIterator[Legacy]:
     """A cluster whose bastion has been taken over by this process."""
     own_kube.system.bastion.end(signal.SIGTERM)
-    ports = {"BASTION_DIRECTORY_SSH_PORT": SSH_PORT, "BASTION_DIRECTORY_KEY_PORT": KEY_PORT}
-    settings = read_settings({**own_kube.system.bastion.environment, **ports})
+    chosen = {
+        "BASTION_DIRECTORY_SSH_PORT": SSH_PORT,
+        "BASTION_DIRECTORY_KEY_PORT": KEY_PORT,
+        # PrimeHub refuses an unknown key at once, where here ssh would show an address and wait for a browser.
+        "BASTION_LOGIN_INTERACTIVE": "false",
+    }
+    settings = read_settings({**own_kube.system.bastion.environment, **chosen})
     clock, stop = Clock(1000.0), asyncio.Event()
     async with AsyncExitStack() as stack:
         bastion = await Bastion.make(settings, stack, clock)

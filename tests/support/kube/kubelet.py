@@ -54,6 +54,8 @@ class Kubelet:
 
     def close(self) -> None:
         """End every process."""
+        for task in self._kills:
+            task.cancel()
         for uid in list(self._running):
             process = self._forget(uid).process
             process.terminate()
@@ -61,8 +63,7 @@ class Kubelet:
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 pass
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has left behind
+            _kill(process)
             process.wait()
 
     def end(self, key: Key, grace: int) -> None:
@@ -73,8 +74,10 @@ class Kubelet:
         if running is None:
             self._store.remove(key)
             return
-        running.process.send_signal(signal.SIGKILL if grace == 0 else signal.SIGTERM)
-        if grace:
+        if grace == 0:
+            _kill(running.process)
+        else:
+            running.process.send_signal(signal.SIGTERM)
             task = asyncio.get_running_loop().create_task(self._kill_after(uid, grace))
             self._kills.add(task)
             task.add_done_callback(self._kills.discard)
@@ -82,7 +85,7 @@ class Kubelet:
     async def _kill_after(self, uid: str, grace: int) -> None:
         await asyncio.sleep(grace)
         if uid in self._running:
-            self._running[uid].process.kill()
+            _kill(self._running[uid].process)
 
     def _start(self, pod: Object) -> None:
         metadata = pod["metadata"]
@@ -172,6 +175,12 @@ class Kubelet:
     def _free(network: str) -> Iterator[str]:
         for last in range(2, 255):
             yield f"{network}.{last}"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """As a container's end does: the process, and whatever it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _conditions(*, ready: bool) -> list[dict[str, str]]:
