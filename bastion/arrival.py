@@ -66,11 +66,10 @@ class Arrival:
         self._proven = (login, blob, judged)
         return Verdict(True)
 
-    @property
-    def interactive(self) -> bool:
+    def interactive(self, login: str) -> bool:
         """Whether somebody without a key may log in with a browser. Not for whoever has proven a credential that is
         genuine and opens nothing: that was told why, and a script that holds it must end and not wait for anybody."""
-        return self._bell.offered and not self._refused
+        return self._bell.offered_to(login) and not self._refused
 
     async def invite(self, login: str) -> str | Refusal:
         """Begin a login with a browser."""

@@ -28,10 +28,9 @@ class Doorbell:
         self.login = ""
         """For which login name it was rung."""
 
-    @property
-    def offered(self) -> bool:
-        """Whether it may be rung."""
-        return self._logins.offered and not self._rung
+    def offered_to(self, login: str) -> bool:
+        """Whether it may be rung by this name."""
+        return self._logins.offered_to(login) and not self._rung
 
     @property
     def waits(self) -> bool:

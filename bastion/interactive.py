@@ -86,13 +86,16 @@ class BrowserLogins:
         *,
         enabled: bool,
         jump_names: frozenset[str],
+        jumps: bool = False,
         seconds: float,
         ask_seconds: float = ASK_SECONDS,
     ) -> None:
-        """`enabled`: the operator's word. `seconds`: how long a login waits at most; the api may say less."""
+        """`enabled`: the operator's word; `jumps`: for jump logins as well. `seconds`: how long a login waits at most;
+        the api may say less."""
         self._desk = desk
         self._enabled = enabled
         self._jump_names = jump_names
+        self._jumps = jumps
         self._seconds = seconds
         self._ask_seconds = ask_seconds
         self._waiting: dict[str, Waiting] = {}
@@ -112,9 +115,13 @@ class BrowserLogins:
         """Whether people may log in so."""
         return self._enabled and self.permitted
 
+    def offered_to(self, login: str) -> bool:
+        """Whether somebody may log in so by this name."""
+        return self.offered and (self._jumps or login not in self._jump_names)
+
     async def begin(self, login: str, peer: str) -> Waiting | Refusal:
         """A login for somebody at `peer` who wants to be let in as `login`."""
-        if not self.offered:
+        if not self.offered_to(login):
             return Refusal(Reason.NOT_PERMITTED, "Logging in with a browser is switched off here.")
         jumps = login in self._jump_names
         if not jumps and not login_candidates(login):

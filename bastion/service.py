@@ -118,6 +118,7 @@ class Bastion:
             LoginDesk(self.authority),
             enabled=settings.login.interactive,
             jump_names=frozenset(settings.login.jump_names),
+            jumps=settings.login.interactive_jump,
             seconds=settings.login.interactive_seconds,
         )
         self.house = House(

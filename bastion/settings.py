@@ -93,6 +93,10 @@ class LoginSettings(Group):
     """Whether people without a certificate and a known key get an address and a code, and are let in when somebody has
     approved that in a browser. The api has a word in it, too: off where its device flow is."""
 
+    interactive_jump: bool = False
+    """The same for jump logins. Servers then still ask for a key or a certificate of the person's own, end to end, so
+    it is of use only where they know keys that the bastion does not; without it such a login is refused at once."""
+
     interactive_seconds: Annotated[float, Field(gt=0, le=3600)] = 600.0
     """Seconds that such a login waits at most. A code counts for ten minutes, so more is of no use."""
 

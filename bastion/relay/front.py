@@ -191,9 +191,8 @@ class Front(Protocol):
         `authenticated`.
         """
 
-    @property
-    def interactive(self) -> bool:
-        """Whether somebody may come in without a key of their own (keyboard-interactive). Must not block."""
+    def interactive(self, login: str) -> bool:
+        """Whether somebody may come in by this name without a key (keyboard-interactive). Must not block."""
 
     async def invite(self, login: str) -> str | Refusal:
         """Begin to let somebody in without a key: the text that they have to read, at most 1,000 ASCII characters.

@@ -130,7 +130,7 @@ class Entering(Client, asyncssh.SSHServerConnection):
 
     def kbdint_auth_supported(self) -> bool:
         """Whether somebody without a key may log in elsewhere. asyncssh's own answer is that of passwords."""
-        return self._told is None and self.front.interactive
+        return self._told is None and self.front.interactive(self._username)
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
         """Keyboard-interactive (RFC 4256) without a prompt: a text to be shown, and then it is our turn to wait.

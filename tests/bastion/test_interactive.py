@@ -317,7 +317,7 @@ async def test_revoked_between_the_approval_and_the_door(tmp_path: Path) -> None
 
 
 async def test_a_jump_login_is_for_every_server_and_opens_tunnels(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
+    async with place(tmp_path, LOGIN_INTERACTIVE_JUMP="true") as here:
         client = await here.ssh("-W", "alice.hub:22", login="jump")
         held = await here.begun()
         assert held.server is None
@@ -329,6 +329,15 @@ async def test_a_jump_login_is_for_every_server_and_opens_tunnels(tmp_path: Path
         assert line["identity"] == "alice"
         client.process.kill()
         await client.process.wait()
+
+
+async def test_a_jump_login_without_a_known_key_is_refused_at_once(tmp_path: Path) -> None:
+    """Its server would ask for a key all the same, and scripts with a key that is listed nowhere must end."""
+    async with place(tmp_path) as here:
+        status, _, errors = await (await here.ssh("-W", "alice.hub:22", login="jump")).ends()
+        assert status == 255
+        assert b"Permission denied (publickey)." in errors
+        assert not here.browser.begun
 
 
 async def test_a_login_name_that_can_be_nobodys_gets_no_code(tmp_path: Path) -> None:

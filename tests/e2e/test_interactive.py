@@ -216,14 +216,6 @@ async def test_revoking_its_certificate_cuts_the_session(system: System, alice: 
         assert b"revoked" in errors
 
 
-async def test_a_jump_login_carries_tunnels_to_every_server(system: System, alice: Person) -> None:
-    async with waiting(system, "jump", "-W", "alice.hub:22") as ssh:
-        await approve(system, "alice", ssh)
-        assert ssh.process.stdout is not None
-        async with asyncio.timeout(LIMIT):
-            assert (await ssh.process.stdout.readline()).startswith(b"SSH-2.0-OpenSSH")
-
-
 async def test_a_stopped_server_is_said_on_the_page(system: System) -> None:
     async with waiting(system, "carol", "true") as ssh, system.hub.browser() as client:
         page = await system.hub.log_in_here(client, ssh.page, "carol")

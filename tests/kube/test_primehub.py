@@ -124,8 +124,6 @@ async def legacy(own_kube: KubeSystem, tmp_path: Path) -> AsyncIterator[Legacy]:
     chosen = {
         "BASTION_DIRECTORY_SSH_PORT": SSH_PORT,
         "BASTION_DIRECTORY_KEY_PORT": KEY_PORT,
-        # PrimeHub refuses an unknown key at once, where here ssh would show an address and wait for a browser.
-        "BASTION_LOGIN_INTERACTIVE": "false",
     }
     settings = read_settings({**own_kube.system.bastion.environment, **chosen})
     clock, stop = Clock(1000.0), asyncio.Event()
