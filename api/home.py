@@ -60,8 +60,13 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
         listed = await servers.listing(services, who)
         if isinstance(listed, Refusal):
             return listed
+        watched = await _watched(services, who, listed, watch)
+        if watched is not None and watched[1].over:
+            # The list is older than that news: with the two together it would start for ever on this page.
+            listed = await servers.listing(services, who)
+            if isinstance(listed, Refusal):
+                return listed
         found = listed
-        watched = await _watched(services, who, found, watch)
         as_admin = services.rules.admin_ssh and await desk.still_admin(services, session)
     except HubUnavailable as error:
         unknown = f"{error} It is not known which of your servers run. Reload this page in a minute."

@@ -28,8 +28,6 @@ from tests.support.hub import Hub
 NOBODY = "http://127.0.0.1:9/hub/api"
 """An address where no JupyterHub answers (the discard port)."""
 
-START = float(int(time.time()))
-
 
 def new_key(algorithm: str = "ssh-ed25519", **options: Any) -> str:
     """The public line of a key made just now."""
@@ -94,7 +92,7 @@ async def open_ports(hub: Hub | None, state: Path, **changes: str) -> AsyncItera
         **changes,
     }
     settings = read_settings({f"SSH_API_{name}": value for name, value in values.items()})
-    clock, audit = Clock(START), io.StringIO()
+    clock, audit = Clock(float(int(time.time()))), io.StringIO()
     secret = internal_secret(settings)
     async with open_services(settings, audit, clock) as services:
         await services.store.open(services.now_ms())

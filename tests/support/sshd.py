@@ -74,15 +74,15 @@ class Sshd:
         return self.directory / "known_hosts"
 
     def certificate(self, key: asyncssh.SSHKey, principal: str | None = None) -> asyncssh.SSHCertificate:
-        """A user certificate of `user_ca` for that key, valid for a minute, with every permission."""
+        """A user certificate of `user_ca` for that key, valid for a day, with every permission."""
         return self.user_ca.generate_user_certificate(
-            key, "test", principals=[principal or self.user], valid_after="-1m", valid_before="+10m"
+            key, "test", principals=[principal or self.user], valid_after="-1m", valid_before="+1d"
         )
 
     def host_certificate(
-        self, principals: Sequence[str], valid_before: str = "+10m", ca: asyncssh.SSHKey | None = None
+        self, principals: Sequence[str], valid_before: str = "+1d", ca: asyncssh.SSHKey | None = None
     ) -> asyncssh.SSHCertificate:
-        """A host certificate for `host_key`."""
+        """A host certificate for `host_key`; for longer than a run of all tests takes, which one sshd may serve."""
         return (ca or self.host_ca).generate_host_certificate(
             self.host_key, "test", principals=list(principals), valid_after="-10m", valid_before=valid_before
         )

@@ -39,8 +39,8 @@ async def test_the_service_reads_who_runs_what_since_when_groups_and_shares(hub:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/users/bob/server"),
-        ("DELETE", "/users/alice/servers/gpu"),
+        ("POST", "/users/carl"),
+        ("DELETE", "/users/alice"),
         ("GET", "/users/alice/tokens"),
         ("POST", "/users/alice/tokens"),
         ("PATCH", "/users/alice"),
