@@ -644,6 +644,7 @@ class Web:
         proof: Callable[[str, str, bytes], str] | None = None,
     ) -> Answer:
         """One request. Raises `Unreachable`, and what `proof` raises."""
+        import http.client
         import urllib.error
         import urllib.request
         from urllib.parse import urlencode
@@ -665,9 +666,7 @@ class Web:
                 return _answer(error.code, error.headers, error.read(1 << 20))
         except (OSError, ValueError) as error:
             raise self._unreachable(error) from None
-        except Exception as error:  # http.client has a tree of its own, which is heavy to import
-            if type(error).__module__ != "http.client":
-                raise
+        except http.client.HTTPException:  # a tree of its own
             raise Unreachable(f"{self.base} does not answer as a web server", "check the address", "not_http") from None
 
     def _opener(self) -> Any:

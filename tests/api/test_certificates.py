@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.browser import Person, form
 from tests.support.hub import Hub
-from tests.support.service import Service, running_service
+from tests.support.service import Service, refused, running_service
 from tests.support.ssh_keygen import fingerprint, show
 
 ACCESS = "access:services!service=ssh"
@@ -39,15 +39,6 @@ def key() -> Key:
 
 async def ask(service: Service, token: str | None, key: Key, **more: Any) -> httpx.Response:
     return await service.request("POST", "/certificates", token, json={"public_key": key.line, **more})
-
-
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    """The sentence of a refusal, after its status and code were as they should be."""
-    assert answer.status_code == status, answer.text
-    told = answer.json()
-    assert set(told) == {"error", "error_description"}
-    assert told["error"] == error
-    return str(told["error_description"])
 
 
 async def token_by_oauth(hub: Hub, user: str, client_id: str, secret: str, redirect_uri: str) -> str:

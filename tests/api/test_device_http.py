@@ -15,7 +15,7 @@ from api import logins
 from tests.support.browser import Person
 from tests.support.hub import Hub
 from tests.support.ports import new_key
-from tests.support.service import Service, running_service
+from tests.support.service import Service, refused, running_service
 from tests.support.ssh_keygen import fingerprint, show
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -39,12 +39,6 @@ async def fetch(service: Service, begun: dict[str, Any], **headers: str) -> http
     service.clock.advance(3)
     body = {"device_code": begun["device_code"], "grant_type": GRANT_TYPE}
     return await service.request("POST", "/device/token", data=body, headers=headers)
-
-
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["error"] == error
-    return str(answer.json()["error_description"])
 
 
 async def test_a_person_clicks_once_and_the_client_has_a_certificate(hub: Hub, service: Service) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.holder import Holder, logged_in
 from tests.support.hub import Hub
-from tests.support.service import Service, running_service
+from tests.support.service import Service, refused, running_service
 from tests.support.sshsig import make_key, public_line
 
 ACCESS = "access:services!service=ssh"
@@ -27,12 +27,6 @@ async def service(hub: Hub, tmp_path: Path) -> AsyncIterator[Service]:
 async def alice(hub: Hub, service: Service, tmp_path: Path) -> Holder:
     await hub.start_server("alice")
     return await logged_in(service, "alice", tmp_path)
-
-
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["error"] == error
-    return str(answer.json()["error_description"])
 
 
 async def get(holder: Holder, authorization: str) -> httpx.Response:

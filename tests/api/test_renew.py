@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from api import renewals
 from tests.support.holder import Holder, logged_in
 from tests.support.hub import Hub
-from tests.support.service import Service, running_service
+from tests.support.service import Service, refused, running_service
 from tests.support.ssh_keygen import show
 from tests.support.sshsig import make_key, public_line
 
@@ -29,12 +28,6 @@ async def service(hub: Hub, tmp_path: Path) -> AsyncIterator[Service]:
 async def alice(hub: Hub, service: Service, tmp_path: Path) -> Holder:
     await hub.start_server("alice")
     return await logged_in(service, "alice", tmp_path)
-
-
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["error"] == error
-    return str(answer.json()["error_description"])
 
 
 async def test_a_renewed_certificate_is_for_the_same_key_and_the_same_runs(alice: Holder) -> None:

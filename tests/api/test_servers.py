@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from api.progress import pause_between
 from api.servers import choose, options_with_ssh
 from tests.support.browser import Person, form
 from tests.support.hub import Hub, Release
-from tests.support.service import Service, running_service
+from tests.support.service import Service, refused, running_service
 
 ACCESS = "access:services!service=ssh"
 
@@ -56,12 +55,6 @@ async def ready(service: Service, token: str, owner: str = "alice", name: str = 
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHLMNFRKb0ysWqFgFgdfNGtMA3u4DyKsfsYBzRBEGsXN"
-
-
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.json()["error"] == error
-    return str(answer.json()["error_description"])
 
 
 async def test_a_server_that_never_ran_is_listed_started_with_ssh_watched_and_stopped(

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.client.laptop import Laptop, laptop
-from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import Hub, Release
-from tests.support.system import System
+from tests.support.system import POD_SIDE, System
 
 SETTINGS = {"SSH_API_SERVERS_START": "true", "SSH_API_HUB_TIMEOUT": "60"}
 
@@ -30,15 +29,8 @@ def own_system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -
 def _running(hub_release: Release, tmp_path_factory: pytest.TempPathFactory, **settings: str) -> Iterator[System]:
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(hub, tmp_path_factory.mktemp("system"), api_settings={**SETTINGS, **settings})
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
 
 
 @pytest.fixture

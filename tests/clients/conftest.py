@@ -41,14 +41,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System(hub, tmp_path_factory.mktemp("system"), bastion_settings=SETTINGS)
     make_countable(system)
     try:
-        hub.start()
-        system.start()
-        yield system
+        with system.running():
+            yield system
     finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 

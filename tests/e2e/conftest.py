@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.hub import Hub, Release
-from tests.support.system import System
-
-POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
+from tests.support.system import POD_SIDE, System
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +25,5 @@ def own_system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -
 def _running(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(hub, tmp_path_factory.mktemp("system"))
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()

@@ -13,10 +13,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import LIMIT, Hub, binaries
 from tests.support.processes import die_with_parent
-from tests.support.system import System, unix_user
+from tests.support.system import POD_SIDE, System, unix_user
 
 CULL_AFTER = 15
 """Seconds. It is the culler's own clock that is waited for, until it has stopped what is idle."""
@@ -27,15 +26,8 @@ def watched(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A site whose bastion tells often what is used."""
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(hub, tmp_path_factory.mktemp("system"), bastion_settings={"BASTION_ACTIVITY_INTERVAL": "0.5"})
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import Hub
-from tests.support.system import Person, System
+from tests.support.system import POD_SIDE, Person, System
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +23,8 @@ def strict(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "SSH_API_CERTIFICATES_RAW_KEY_CAPABILITIES": "exec,pty",
         },
     )
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
 
 
 @pytest.fixture

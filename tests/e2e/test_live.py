@@ -10,9 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import POD_SIDE
 from tests.support.hub import LIMIT, Hub, no_tls
-from tests.support.system import ACCESS, Person, System, unix_user
+from tests.support.system import ACCESS, POD_SIDE, Person, System, unix_user
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +24,8 @@ def shared(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         api_settings={"SSH_API_HUB_SHARES_INTERVAL": "0.5"},
         bastion_settings={"BASTION_WORKERS": "2"},
     )
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
 
 
 class Account:

@@ -13,11 +13,10 @@ from typing import IO
 import httpx
 import pytest
 
-from tests.e2e.conftest import POD_SIDE
 from tests.e2e.test_lifetime import pod_port
 from tests.support.hub import ROOT, Hub, free_port, no_tls
 from tests.support.postgresql import binaries, running_postgresql
-from tests.support.system import ACCESS, Person, Process, System, unix_user
+from tests.support.system import ACCESS, POD_SIDE, Person, Process, System, unix_user
 
 
 @pytest.fixture

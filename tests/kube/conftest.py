@@ -71,15 +71,10 @@ def running(
     }
     system = System(hub, factory.mktemp("system"), bastion_settings=chosen)
     try:
-        hub.start()
-        system.start()
-        yield KubeSystem(system, cluster)
+        with system.running():
+            yield KubeSystem(system, cluster)
     finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
-            cluster.stop()
+        cluster.stop()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,7 @@ from playwright.async_api import Browser
 
 from tests.support.chromium import MISSING, chromium, open_chromium
 from tests.support.hub import Hub, Release
-from tests.support.system import System
-
-POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
+from tests.support.system import POD_SIDE, System
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +19,8 @@ def system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.skip(MISSING)
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(hub, tmp_path_factory.mktemp("system"), api_settings={"SSH_API_SERVERS_START": "true"})
-    try:
-        hub.start()
-        system.start()
+    with system.running():
         yield system
-    finally:
-        try:
-            system.stop()
-        finally:
-            hub.stop()
 
 
 @pytest.fixture

@@ -16,11 +16,9 @@ from playwright.async_api import Browser, Page
 from tests.page.scenes import KEY, Stage, scenes, staged
 from tests.support.chromium import DESKTOP, MISSING, PHONE, chromium, new_context, open_chromium
 from tests.support.hub import ROOT, Hub
-from tests.support.system import System, unix_user
+from tests.support.system import POD_SIDE, System, unix_user
 
 IMAGES = ROOT / "docs" / "images"
-POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
-
 REWRITE = """(rewrites) => {
     const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walk.nextNode()) {
@@ -86,16 +84,9 @@ async def main() -> int:
         (place / "system").mkdir()
         hub = Hub(place / "hub", pod_environment=POD_SIDE)
         system = System(hub, place / "system", api_settings={"SSH_API_SERVERS_START": "true"})
-        try:
-            hub.start()
-            system.start()
+        with system.running():
             async with staged(system, place) as stage, open_chromium(path) as browser:
                 await take_all(stage, browser)
-        finally:
-            try:
-                system.stop()
-            finally:
-                hub.stop()
     return 0
 
 

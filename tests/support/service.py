@@ -103,3 +103,12 @@ async def running_service(hub: Hub, state: Path, **changes: str) -> AsyncIterato
             finally:
                 server.should_exit = True
                 await serving
+
+
+def refused(answer: httpx.Response, status: int, error: str) -> str:
+    """The sentence of a refusal, after its status and code were as they should be."""
+    assert answer.status_code == status, answer.text
+    told = answer.json()
+    assert set(told) == {"error", "error_description"}
+    assert told["error"] == error
+    return str(told["error_description"])

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 import httpx
@@ -26,6 +27,10 @@ from tests.support.hub import LIMIT, ROOT, Hub, free_port, no_tls
 from tests.support.processes import die_with_parent
 
 ACCESS = "access:services!service=ssh"
+
+
+POD_SIDE = {"SSH_BASTION_LISTEN": "127.0.0.1", "SSH_BASTION_KEY_PORT": "0", "SSH_BASTION_POLL": "0.5"}
+"""For servers that share this machine's address, and whose stop is waited for."""
 
 
 class SystemFailed(Exception):
@@ -122,6 +127,19 @@ class System:
         return Process(name, ["-m", name, "serve"], environment, log, output)
 
     # -- the parts ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """The hub, the api and the bastion, until the block ends."""
+        try:
+            self.hub.start()
+            self.start()
+            yield self
+        finally:
+            try:
+                self.stop()
+            finally:
+                self.hub.stop()
 
     def start(self) -> None:
         self.start_api()
