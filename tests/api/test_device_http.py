@@ -103,7 +103,7 @@ async def test_a_client_that_asks_too_often_is_told_a_longer_pause(service: Serv
     refused(await service.request("POST", "/device/token", data=body), 400, "authorization_pending")
     for pause in (7, 12):
         answer = await service.request("POST", "/device/token", data=body)
-        refused(answer, 400, "slow_down")
+        refused(answer, 400, "slow_down", "interval")
         assert answer.json()["interval"] == pause
 
 

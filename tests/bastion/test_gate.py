@@ -14,6 +14,7 @@ import pytest
 from asyncssh.packet import Boolean, String
 
 from bastion.hall import Hall
+from bastion.interactive import BrowserLogins
 from bastion.listener import Gate
 from bastion.lobby import Lobby, LobbyLimits
 from bastion.relay.limits import RelayLimits, default_algorithms
@@ -41,8 +42,9 @@ class Porch:
     @asynccontextmanager
     async def open(self, patch: pytest.MonkeyPatch) -> AsyncIterator[Porch]:
         patch.setattr(Door, "offer", lambda *_: self.offer())
-        patch.setattr(Door, "interactive", False)
-        house: Any = SimpleNamespace(authenticator=None, browser=None, note=lambda _: None)
+        desk: Any = None  # no login with a browser is begun here
+        browser = BrowserLogins(desk, enabled=False, jump_names=frozenset(), seconds=1.0)
+        house: Any = SimpleNamespace(authenticator=None, browser=browser, note=lambda _: None)
         room: Any = None  # nobody logs in with a browser here
         entrance = Entrance(
             lambda _: pytest.fail("the gate makes fronts of its own"),

@@ -105,10 +105,10 @@ async def running_service(hub: Hub, state: Path, **changes: str) -> AsyncIterato
                 await serving
 
 
-def refused(answer: httpx.Response, status: int, error: str) -> str:
-    """The sentence of a refusal, after its status and code were as they should be."""
+def refused(answer: httpx.Response, status: int, error: str, *more: str) -> str:
+    """The sentence of a refusal, after its status and code were as they should be. `more`: what else it says."""
     assert answer.status_code == status, answer.text
     told = answer.json()
-    assert set(told) == {"error", "error_description"}
+    assert set(told) == {"error", "error_description", *more}
     assert told["error"] == error
     return str(told["error_description"])
