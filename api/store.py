@@ -1,27 +1,23 @@
 """The one door to SQL: what was issued, what was revoked, which pods enrolled.
 
-Every write is one transaction that first raises the high-water mark (`api.database`). That single row makes the
-writes of all replicas queue up, so what a write has read is still true when it commits; and it fails in a
-database that knows less than we do, which is then repaired by the next `refresh`.
+Writes are transactions that raise the high-water mark (`api.transactions`); a database that knows less than we do is
+repaired by the next `refresh`.
 
 A certificate's record is committed, and the file that it was committed to is still in its place, before anything
 is handed out: every method here either did its work or raises `StoreUnavailable`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import statements, tables
-from api.database import Database, MarkFile, bring_up, connect, read_meta
+from api.database import Database, read_meta
 from api.errors import StoreUnavailable
 from api.records import (
     CertificateRecord,
@@ -32,6 +28,7 @@ from api.records import (
     is_instance,
     record_of,
 )
+from api.transactions import OUTAGES, UNUSABLE, Transactions
 from ca.errors import Refusal
 from ca.names import Instance, Server
 
@@ -44,22 +41,15 @@ KEEP_MS = 90 * 86400 * 1000
 
 MAX_LISTED = 500
 
-_SENTENCE = "The certificate database cannot be used at the moment, so nothing was done. Try again in a minute."
-_OUTAGES = (SQLAlchemyError, OSError, asyncio.TimeoutError)
 
-
-class Store:
+class Store(Transactions):
     """The database. `await open()` first; `refresh()` about once a second keeps `snapshot` and `problem` true."""
 
     def __init__(self, address: str, state_directory: Path) -> None:
-        self._address = address
-        self._mark_file = MarkFile(state_directory / "high-water")
-        self._database: Database | None = None
-        self._mark = 0
+        super().__init__(address, state_directory)
         self._snapshot: Snapshot | None = None
         self._refreshing = asyncio.Lock()
         self._pruned_at = 0
-        self._problem: str | None = _SENTENCE
 
     def __repr__(self) -> str:
         return "Store()"
@@ -77,27 +67,11 @@ class Store:
         self._mark = max(self._mark, self._mark_file.read())
         return await self.refresh(now_ms)
 
-    async def close(self) -> None:
-        """Remember the mark and close every connection."""
-        if self._database is not None:
-            await self._database.close()
-            self._database = None
-        try:
-            self._mark_file.write(self._mark)
-        except OSError as error:
-            log.warning("high_water_not_written", error=error.strerror)
-
-    @property
-    def problem(self) -> str | None:
-        """Why the database cannot be used at this moment, for `/readyz`; None while it can."""
-        gone = self._database is None or not self._database.is_in_place()
-        return _SENTENCE if gone else self._problem
-
     @property
     def snapshot(self) -> Snapshot:
         """The last state that was read. Raises `StoreUnavailable` before there was one."""
         if self._snapshot is None:
-            raise StoreUnavailable(_SENTENCE)
+            raise StoreUnavailable(UNUSABLE)
         return self._snapshot
 
     async def refresh(self, now_ms: int) -> Snapshot:
@@ -107,11 +81,11 @@ class Store:
         """
         async with self._refreshing:
             try:
-                snapshot = await self._read(await self._usable(now_ms), now_ms)
+                snapshot = await self._read(await self.usable(now_ms), now_ms)
                 self._mark_file.write(self._mark)
                 await self._prune(now_ms)
-            except (*_OUTAGES, StoreUnavailable) as error:
-                raise await self._out_of_order(error) from None
+            except (*OUTAGES, StoreUnavailable) as error:
+                raise await self.out_of_order(error) from None
             self._problem = None
             return snapshot
 
@@ -208,33 +182,11 @@ class Store:
         except StoreUnavailable:
             log.warning("store_not_reread")
 
-    async def _usable(self, now_ms: int) -> Database:
-        """The open database; opened anew when there is none, when its file went, or when it knows less than we do."""
-        database = self._database
-        if database is not None and database.is_in_place():
-            async with database.engine.connect() as connection:
-                meta = await read_meta(connection)
-            if meta is not None and meta.high_water >= self._mark:
-                return database
-        if database is not None:
-            log.error("database_lost", note="nothing that was issued before now counts any more")
-            self._database = None
-            await database.abandon()
-        database = connect(self._address)
-        try:
-            meta = await bring_up(database, self._mark, now_ms)
-        except BaseException:
-            await database.close()
-            raise
-        self._mark = max(self._mark, meta.high_water)
-        self._database = database
-        return database
-
     async def _read(self, database: Database, now_ms: int) -> Snapshot:
         async with database.engine.connect() as connection:
             meta = await read_meta(connection)
             if meta is None:
-                raise StoreUnavailable(_SENTENCE)
+                raise StoreUnavailable(UNUSABLE)
             last = self._snapshot
             if last is not None and last.meta == meta:
                 return last
@@ -247,15 +199,6 @@ class Store:
         self._mark = max(self._mark, meta.high_water)
         self._snapshot = snapshot
         return snapshot
-
-    async def _out_of_order(self, error: Exception) -> StoreUnavailable:
-        """Close what does not work; the next refresh opens it anew."""
-        _warn(error)
-        self._problem = _SENTENCE
-        database, self._database = self._database, None
-        if database is not None:
-            await database.abandon()
-        return StoreUnavailable(_SENTENCE)
 
     async def _prune(self, now_ms: int) -> None:
         """Once an hour, forget what has meant nothing for three months."""
@@ -274,68 +217,3 @@ class Store:
             await connection.execute(delete(tables.nonces).where(tables.nonces.c.used_at < hour))
             await connection.execute(delete(tables.bastions).where(tables.bastions.c.seen_at < day))
             await connection.execute(delete(tables.ended_sessions).where(tables.ended_sessions.c.ended_at < day))
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with. Raises `StoreUnavailable`, also for what goes wrong inside."""
-        database = self._opened()
-        try:
-            async with database.engine.connect() as connection:
-                yield connection
-        except _OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(_SENTENCE) from None
-
-    @asynccontextmanager
-    async def noting(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction for what may be lost with the database without harm: logins that wait, sessions that live.
-
-        It raises no mark, so it wakes nobody and replicas do not queue up for it: let its first statement be the
-        one that writes, with its condition in it. Raises `StoreUnavailable`, also for what goes wrong inside.
-        """
-        database = self._opened()
-        try:
-            async with database.engine.begin() as connection:
-                yield connection
-        except _OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(_SENTENCE) from None
-        if not database.is_in_place() or database is not self._database:
-            raise StoreUnavailable(_SENTENCE)
-
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction for what was promised: see the head of this file. Raises `StoreUnavailable`."""
-        database = self._opened()
-        table = tables.meta
-        raise_mark = (
-            update(table)
-            .where(table.c.id == 1, table.c.high_water >= self._mark)
-            .values(high_water=table.c.high_water + 1)
-            .returning(table.c.high_water)
-        )
-        try:
-            async with database.engine.begin() as connection:
-                mark = (await connection.execute(raise_mark)).scalar_one_or_none()
-                if mark is None:
-                    raise StoreUnavailable(_SENTENCE)
-                yield connection
-        except _OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(_SENTENCE) from None
-        if not database.is_in_place() or database is not self._database:
-            # It was committed to a file that is no longer the database.
-            raise StoreUnavailable(_SENTENCE)
-        self._mark = max(self._mark, int(mark))
-
-    def _opened(self) -> Database:
-        if self._database is None or not self._database.is_in_place():
-            raise StoreUnavailable(_SENTENCE)
-        return self._database
-
-
-def _warn(error: BaseException) -> None:
-    """Say what kind of outage it is. Never the statement or its values: they name people."""
-    if not isinstance(error, StoreUnavailable):
-        cause = getattr(error, "orig", None) or error
-        log.warning("store_unavailable", error=type(cause).__name__, said=str(cause)[:200])

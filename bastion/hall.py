@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import asyncssh
 
+from bastion.house import House
 from bastion.lobby import Lobby, Ticket
 from bastion.relay.front import ClientLink
 from bastion.relay.wire import Entrance
-from bastion.server import Door, House
+from bastion.server import Door
 from bastion.turns import Turns
 from bastion.waitingroom import WaitingRoom
 from ca.errors import Reason, Refusal

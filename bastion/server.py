@@ -6,17 +6,14 @@ whoever is in and cuts whoever must go. This room joins them for one connection 
 
 import asyncio
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from bastion import traces
-from bastion.admission import Admission, Mode, may_jump, not_ready, only, stopped
+from bastion.admission import Admission, Mode
 from bastion.arrival import Arrival
-from bastion.auth import Authenticator
-from bastion.directory.table import Directory, Pod
-from bastion.inside import Inside, Passage
-from bastion.interactive import BrowserLogins
-from bastion.registry import About, Registration, Registry
+from bastion.directory.table import Pod
+from bastion.house import House
+from bastion.inside import Inside
+from bastion.registry import About, Registration
 from bastion.relay.front import (
     ChannelOpen,
     ChannelRequest,
@@ -26,33 +23,16 @@ from bastion.relay.front import (
     RelayRefused,
     ToPod,
     Tunnel,
-    TunnelLink,
 )
 from bastion.relay.meanings import Asked, DirectTcp, Opened, Requested, Session, Unknown
 from bastion.relay.requests import needed_capability
-from bastion.target import Reach
+from bastion.tunnels import Tunnels, wrong_target
 from ca import audit
-from ca.errors import MalformedName, Reason, Refusal
-from ca.names import Instance, Server, parse_host_name
+from ca.errors import Reason, Refusal
+from ca.names import Instance
 
-SSH_PORT = 22
 MAX_AUDITED_REFUSALS = 100
 """Refused actions of one connection that are written down; a client that goes on asking only fills the disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every connection shares. `note` writes an audit event; `wall` gives seconds since the epoch."""
-
-    authenticator: Authenticator
-    browser: BrowserLogins
-    directory: Directory
-    registry: Registry[Inside]
-    reach: Reach
-    note: Callable[[audit.Event], None]
-    wall: Callable[[], float]
-    zone: Callable[[], str]
-    cut_at_expiry: bool = False
 
 
 class Door(Arrival):
@@ -65,7 +45,7 @@ class Door(Arrival):
         self._about: About | None = None
         self._registration: Registration[Inside] | None = None
         self._refused_actions = 0
-        self._tunnels = 0
+        self._tunnels = Tunnels(house, self.id, self._peer, self._describe, self._noted)
         self._why = "client"
 
     # --- who is in
@@ -195,97 +175,17 @@ class Door(Arrival):
         if refusal := self._house.authenticator.expired(admission):
             return refusal
         if isinstance(asked.meaning, DirectTcp):
-            jump = self._jump_target(asked.meaning, admission)
+            jump = self._tunnels.target(asked.meaning, admission)
             if jump is not None:
-                return self._tunnel(jump, asked.meaning.port, admission)
+                return self._tunnels.open(jump, asked.meaning.port, admission)
         if admission.target is None:
             if isinstance(asked.meaning, Session):
                 return _jump_only_carries()
-            return _wrong_target()
+            return wrong_target()
         pod = self._pod(admission)
         if isinstance(pod, Refusal):
             return pod
         return self._permitted(asked.meaning, unknown=_unknown(asked.name)) or ToPod()
-
-    def _jump_target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
-        """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode.
-
-        A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name: then the
-        one that the person was admitted to is meant, else the one that runs.
-        """
-        host = meaning.host.rstrip(".")
-        named: list[Server] = []
-        try:
-            named.append(parse_host_name(host, self._house.zone()))
-        except MalformedName:
-            pass
-        found = self._house.directory.by_name(host)
-        if isinstance(found, Pod):
-            named.append(found.server)
-        admitted = {one.server for one in admission.instances}
-        running = [one for one in named if self._house.directory.find(one) is not None]
-        return next((one for one in [*(one for one in named if one in admitted), *running, *named]), None)
-
-    def _tunnel(self, server: Server, port: int, admission: Admission) -> Tunnel | Refusal:
-        """One answer for everything that is not the user's, so that nobody learns what else there is."""
-        if refusal := may_jump(admission):
-            return refusal
-        pod = self._house.directory.find(server)
-        if not isinstance(pod, Pod):
-            return _why_closed(server, admission)
-        if port not in {SSH_PORT, pod.ssh_port}:
-            return _wrong_target()
-        named = pod.instance in admission.instances
-        if not named and admission.certified:
-            if server in {one.server for one in admission.instances}:
-                return Refusal(
-                    Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
-                )
-            return _why_closed(server, admission)
-        if not pod.ready:
-            return not_ready(server)
-        stands_on = only(admission, pod.instance)
-        self._tunnels += 1
-        passage = Passage(
-            self._describe(admission, pod.instance, Mode.JUMP, f"{self.id}.{self._tunnels}"),
-            lambda: self._house.authenticator.still_valid(stands_on) or self._left(pod),
-        )
-        return Tunnel(
-            pod.address,
-            pod.ssh_port,
-            prepare=lambda link: self._prepare(passage, link, pod, admission),
-            ended=passage.ended,
-        )
-
-    async def _prepare(self, passage: Passage, link: TunnelLink, pod: Pod, admission: Admission) -> Refusal | None:
-        """Before a tunnel is dialled: the pod lists the key (where that is the claim), is the one that enrolled, and
-        still runs in the very step that registers the tunnel."""
-        passage.link = link
-        refusal = await self._listed(pod, admission) or await self._house.reach.verify(pod)
-        if refusal is None:
-            registered = self._house.registry.register(passage, passage.still_valid)
-            if isinstance(registered, Registration):
-                passage.registration = registered
-                self._house.note(
-                    audit.TunnelOpened(
-                        peer=self._peer, session=self.id, identity=admission.identity, principal=pod.instance.principal
-                    )
-                )
-                return None
-            refusal = registered
-        return self._noted("direct-tcpip", refusal)
-
-    async def _listed(self, pod: Pod, admission: Admission) -> Refusal | None:
-        """A raw key opens exactly the pods that list it; what was known at login may have been a part of them."""
-        if admission.certified or pod.instance in admission.instances:
-            return None
-        if await self._house.authenticator.lists(pod, admission.key):
-            return None
-        return _wrong_target()
-
-    def _left(self, pod: Pod) -> Refusal | None:
-        found = self._house.directory.find(pod.server)
-        return None if isinstance(found, Pod) and found.identity == pod.identity else stopped(pod.server)
 
     def _pod(self, admission: Admission) -> Pod | Refusal:
         """The pod of a direct login, if the bastion can log in there."""
@@ -353,14 +253,3 @@ def _jump_only_carries() -> Refusal:
         Reason.WRONG_TARGET,
         "This login only carries connections: use it with ssh -J, or log in with your server's own name.",
     )
-
-
-def _why_closed(server: Server, admission: Admission) -> Refusal:
-    """Why a server cannot be entered, for whoever's certificate names it; nobody else learns anything."""
-    if server in {one.server for one in admission.instances}:
-        return stopped(server)
-    return dict(admission.closed).get(server) or _wrong_target()
-
-
-def _wrong_target() -> Refusal:
-    return Refusal(Reason.WRONG_TARGET, "Your login does not open that destination.")

@@ -1,0 +1,134 @@
+"""Where the tunnels of one connection may go: to the SSH ports of pods that its holder was admitted to, nowhere else.
+
+Each tunnel is judged for itself and registered in the very step that asks whether its pod still runs; the registry
+cuts it when the pod stops, while the connection's other tunnels go on.
+"""
+
+from collections.abc import Callable
+
+from bastion.admission import Admission, Mode, may_jump, not_ready, only, stopped
+from bastion.directory.table import Pod
+from bastion.house import House
+from bastion.inside import Passage
+from bastion.registry import About, Registration
+from bastion.relay.front import Tunnel, TunnelLink
+from bastion.relay.meanings import DirectTcp
+from ca import audit
+from ca.errors import MalformedName, Reason, Refusal
+from ca.names import Instance, Server, parse_host_name
+
+SSH_PORT = 22
+
+
+class Tunnels:
+    """The tunnels of the connection `session` from `peer`. `describe` makes what the registry holds; `noted` writes the
+    audit line of a refused action."""
+
+    def __init__(
+        self,
+        house: House,
+        session: str,
+        peer: str,
+        describe: Callable[[Admission, Instance, Mode, str], About],
+        noted: Callable[[str, Refusal | None], Refusal | None],
+    ) -> None:
+        self._house = house
+        self._session = session
+        self._peer = peer
+        self._describe = describe
+        self._noted = noted
+        self._count = 0
+
+    def target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
+        """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode.
+
+        A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name: then the
+        one that the person was admitted to is meant, else the one that runs.
+        """
+        host = meaning.host.rstrip(".")
+        named: list[Server] = []
+        try:
+            named.append(parse_host_name(host, self._house.zone()))
+        except MalformedName:
+            pass
+        found = self._house.directory.by_name(host)
+        if isinstance(found, Pod):
+            named.append(found.server)
+        admitted = {one.server for one in admission.instances}
+        running = [one for one in named if self._house.directory.find(one) is not None]
+        return next((one for one in [*(one for one in named if one in admitted), *running, *named]), None)
+
+    def open(self, server: Server, port: int, admission: Admission) -> Tunnel | Refusal:
+        """One answer for everything that is not the user's, so that nobody learns what else there is."""
+        if refusal := may_jump(admission):
+            return refusal
+        pod = self._house.directory.find(server)
+        if not isinstance(pod, Pod):
+            return _why_closed(server, admission)
+        if port not in {SSH_PORT, pod.ssh_port}:
+            return wrong_target()
+        named = pod.instance in admission.instances
+        if not named and admission.certified:
+            if server in {one.server for one in admission.instances}:
+                return Refusal(
+                    Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
+                )
+            return _why_closed(server, admission)
+        if not pod.ready:
+            return not_ready(server)
+        stands_on = only(admission, pod.instance)
+        self._count += 1
+        passage = Passage(
+            self._describe(admission, pod.instance, Mode.JUMP, f"{self._session}.{self._count}"),
+            lambda: self._house.authenticator.still_valid(stands_on) or self._left(pod),
+        )
+        return Tunnel(
+            pod.address,
+            pod.ssh_port,
+            prepare=lambda link: self._prepare(passage, link, pod, admission),
+            ended=passage.ended,
+        )
+
+    async def _prepare(self, passage: Passage, link: TunnelLink, pod: Pod, admission: Admission) -> Refusal | None:
+        """Before a tunnel is dialled: the pod lists the key (where that is the claim), is the one that enrolled, and
+        still runs in the very step that registers the tunnel."""
+        passage.link = link
+        refusal = await self._listed(pod, admission) or await self._house.reach.verify(pod)
+        if refusal is None:
+            registered = self._house.registry.register(passage, passage.still_valid)
+            if isinstance(registered, Registration):
+                passage.registration = registered
+                self._house.note(
+                    audit.TunnelOpened(
+                        peer=self._peer,
+                        session=self._session,
+                        identity=admission.identity,
+                        principal=pod.instance.principal,
+                    )
+                )
+                return None
+            refusal = registered
+        return self._noted("direct-tcpip", refusal)
+
+    async def _listed(self, pod: Pod, admission: Admission) -> Refusal | None:
+        """A raw key opens exactly the pods that list it; what was known at login may have been a part of them."""
+        if admission.certified or pod.instance in admission.instances:
+            return None
+        if await self._house.authenticator.lists(pod, admission.key):
+            return None
+        return wrong_target()
+
+    def _left(self, pod: Pod) -> Refusal | None:
+        found = self._house.directory.find(pod.server)
+        return None if isinstance(found, Pod) and found.identity == pod.identity else stopped(pod.server)
+
+
+def _why_closed(server: Server, admission: Admission) -> Refusal:
+    """Why a server cannot be entered, for whoever's certificate names it; nobody else learns anything."""
+    if server in {one.server for one in admission.instances}:
+        return stopped(server)
+    return dict(admission.closed).get(server) or wrong_target()
+
+
+def wrong_target() -> Refusal:
+    return Refusal(Reason.WRONG_TARGET, "Your login does not open that destination.")
