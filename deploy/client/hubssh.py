@@ -800,12 +800,17 @@ class Site(NamedTuple):
         """Every server that is known: those listed, and those of the certificate."""
         return sorted({one.login for one in self.servers} | set(self.certificate.runs if self.certificate else {}))
 
+    def known_login(self, host: str) -> str:
+        """The server that is known here by this host name, "" for none."""
+        host = host.lower()
+        return next((login for login in self.logins() if host in (self.short(login), self.host(login))), "")
+
     def login_of(self, host: str) -> str:
         """The login name behind a host name as it was typed, "" for none of ours."""
         host = host.lower()
-        for login in self.logins():
-            if host in (self.short(login), self.host(login)):
-                return login
+        known = self.known_login(host)
+        if known:
+            return known
         suffix = f".{self.zone}"
         login = host[: -len(suffix)] if host.endswith(suffix) else ""
         return login if LOGIN.fullmatch(login) else ""
@@ -828,6 +833,29 @@ class Site(NamedTuple):
         """A server as JupyterHub's pages call it."""
         listed = [one.label for one in self.servers if one.login == login]
         return listed[0] if listed else login.replace("+", "/")
+
+
+def led_to(sites: Iterable[Site], host: str) -> tuple[Site, str] | None:
+    """The site, and the login name there, that ssh's configuration leads a host name to; None for none of ours.
+
+    A name that some site knows is that site's. What nobody knows may be new, and is told apart by its end alone.
+    """
+    sites = list(sites)
+    for site in sites:
+        login = site.known_login(host)
+        if login:
+            return site, login
+    for site in by_zone(sites):
+        login = site.login_of(host)
+        if login:
+            return site, login
+    return None
+
+
+def by_zone(sites: Iterable[Site]) -> list[Site]:
+    """Who is asked first about a name that no site knows: the narrower zone, then whoever jumps, since only then ssh
+    needs to know no more than the zone, then the later login."""
+    return sorted(sites, key=lambda one: (-len(one.zone), not one.jumps))
 
 
 def site_name(public_url: str) -> str:
@@ -1100,46 +1128,62 @@ def _for_shell(text: str) -> str:
 def config_text(store: Store, sites: Sequence[Site]) -> str:
     """The file that ~/.ssh/config includes."""
     parts = ["# Written by hubssh; what you change here is lost. `hubssh logout` removes it.\n"]
-    taken: set[str] = set()
+    for zone in dict.fromkeys(one.zone for one in sites):  # before what it guards
+        head = f'Match originalhost "*.{zone}{_not_for_shells(store.machine)}" !exec "{_check_command(store)}"'
+        parts.append(_block(head, _stop(store.machine)))
+    taken: dict[str, Site] = {}
     for site in sites:
         parts += _site_config(store, site, taken)
+    parts += _wildcards(store, sites, taken)
     return "\n".join(parts)
 
 
-def _site_config(store: Store, site: Site, taken: set[str]) -> Iterator[str]:
-    """One site. A name that an earlier (later logged in) site has stays that one's: ssh takes the first it finds."""
-    pattern = f"*.{site.zone}"
+def _site_config(store: Store, site: Site, taken: dict[str, Site]) -> Iterator[str]:
+    """One site, as far as its names are known. A name that an earlier (later logged in) site has stays that one's."""
     yield f"# {site.public_url}, as {clean(site.user, 60)}\n"
-    if pattern not in taken:
-        # It has to come before what it guards. A site with the same zone is asked about by the same line.
-        taken.add(pattern)
-        head = f'Match originalhost "{pattern}{_not_for_shells(store.machine)}" !exec "{_check_command(store)}"'
-        yield _block(head, _stop(store.machine))
     common = _common(store, site)
-    door = f"hubssh-{site.name}"
     # Editors list every Host line that is no pattern: the door is none of people's hosts, so it is a Match.
     at_door = [f"HostName {site.hosts[0]}", f"Port {site.port}"]
-    yield _block(f"Match originalhost {door}", [*at_door, f"User {site.jump_login}", *common])
+    yield _block(f"Match originalhost {_door(site)}", [*at_door, f"User {site.jump_login}", *common])
     for login in site.logins():
-        yield from _server_config(site, login, door, at_door, common, taken)
-    if site.jumps:
-        yield _block(f"Host {pattern}", [f"User {site.unix_user}", f"ProxyJump {door}", *common])
+        yield from _server_config(site, login, at_door, common, taken)
+
+
+def _wildcards(store: Store, sites: Sequence[Site], taken: dict[str, Site]) -> Iterator[str]:
+    """Where names lead that no site knows. They come last, and leave out what another site knows: ssh takes the first
+    value that it finds, but of keys and certificates all."""
+    patterns: list[str] = []
+    for site in by_zone(sites):
+        pattern = f"*.{site.zone}"
+        if not site.jumps or pattern in patterns:
+            continue
+        others = [name for name, whose in taken.items() if whose is not site and name.endswith(pattern[1:])]
+        narrower = [one for one in patterns if one.endswith(pattern[1:])]
+        names = ",".join([pattern, *(f"!{one}" for one in [*narrower, *others])])
+        patterns.append(pattern)
+        yield _block(
+            f"Match originalhost {names}", [f"User {site.unix_user}", f"ProxyJump {_door(site)}", *_common(store, site)]
+        )
+
+
+def _door(site: Site) -> str:
+    return f"hubssh-{site.name}"
 
 
 def _server_config(
-    site: Site, login: str, door: str, at_door: list[str], common: list[str], taken: set[str]
+    site: Site, login: str, at_door: list[str], common: list[str], taken: dict[str, Site]
 ) -> Iterator[str]:
     short, full = site.short(login), site.host(login)
     if site.jumps:
         accounts = [one.unix_user for one in site.servers if one.login == login and one.unix_user]
-        lines = [f"HostName {full}", f"User {(accounts or [site.unix_user])[0]}", f"ProxyJump {door}", *common]
+        lines = [f"HostName {full}", f"User {(accounts or [site.unix_user])[0]}", f"ProxyJump {_door(site)}", *common]
     else:
         lines = [*at_door, f"User {login}", *common]
     if short not in taken:
-        taken.add(short)
+        taken[short] = site
         yield _block(f"Host {short}", lines)
     if full not in taken:
-        taken.add(full)
+        taken[full] = site
         yield _block(f"Match originalhost {full}", lines)
 
 
@@ -1528,12 +1572,10 @@ def run_check(store: Store, host: str) -> int:
 def check(store: Store, host: str) -> None:
     """Renew the certificate if it is time, and say what is known to keep ssh out. Raises `Stop` and `Trouble`."""
     now = store.machine.clock()
-    for site in store.sites():
-        login = site.login_of(host)
-        if login:
-            break
-    else:
+    found = led_to(store.sites(), host)
+    if found is None:
         return
+    site, login = found
     if is_fresh(site, login, now):
         return
     if site.certificate is None or is_due(site.certificate, now):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ca.limits import Capability
 from deploy.client import hubssh
 from deploy.client.hubssh import Machine, Server, Store, Trouble
-from tests.client.makers import NOW, certificate, limited, site, store
+from tests.client.makers import BOOK, NOW, certificate, limited, site, store
 from tests.clients.openssh import Missing, OpenSSH
 
 
@@ -132,6 +133,60 @@ def test_of_two_sites_with_the_same_names_the_later_login_counts(tmp_path: Path)
     made = configured(tmp_path, site(), other)
     assert asked(made, "gpu.hub")["proxyjump"] == ["hubssh-ssh.other.org"]
     assert asked(made, "hubssh-ssh.example.org")["hostname"] == ["ssh.example.org"]
+
+
+def two_sites_with_one_zone(folder: Path, **newer: Any) -> Store:
+    """alice's servers are known at the older one; of her account at the newer one it knows the default server."""
+    other = site(
+        public_url="https://ssh.other.org",
+        hosts=["ssh.other.org"],
+        user="al",
+        certificate=certificate(user="al", principals=[f"al/:{BOOK}"], **newer),
+        servers=(Server("al", "al", True, "running", True, BOOK),),
+        logged_in_at=NOW + 1,
+    )
+    return configured(folder, site(), other)
+
+
+@pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub", "alice.hub"])
+def test_a_name_that_one_site_knows_leads_there_whatever_was_logged_in_to_later(tmp_path: Path, host: str) -> None:
+    made = two_sites_with_one_zone(tmp_path)
+    folder = f"{made.path}/ssh.example.org"
+    found = asked(made, host)
+    assert found["proxyjump"] == ["hubssh-ssh.example.org"]
+    assert found["identityfile"] == [f"{folder}/id_ed25519"]
+    assert found["certificatefile"] == [f"{folder}/id_ed25519-cert.pub"]
+    assert found["userknownhostsfile"] == [f"{folder}/known_hosts"]
+    whose, login = hubssh.led_to(made.sites(), host) or (None, "")
+    assert whose is not None
+    assert (whose.name, login) == ("ssh.example.org", site().login_of(host))
+
+
+@pytest.mark.parametrize("mode", ["jump", "direct"])
+def test_a_name_that_no_site_knows_leads_to_the_later_one_that_takes_such_names(tmp_path: Path, mode: str) -> None:
+    made = two_sites_with_one_zone(tmp_path)
+    later = made.sites()[0]
+    made.save(later._replace(mode=mode))
+    hubssh.configure(made)
+    Path(made.path, "check").write_text("#!/bin/sh\nexit 0\n")
+    takes = "ssh.other.org" if mode == "jump" else "ssh.example.org"  # the way to a name, directly, has to be known
+    found = asked(made, "new.hub")
+    assert found["proxyjump"] == [f"hubssh-{takes}"]
+    assert found["identityfile"] == [f"{made.path}/{takes}/id_ed25519"]
+    whose, login = hubssh.led_to(made.sites(), "new.hub") or (None, "")
+    assert whose is not None
+    assert (whose.name, login) == (takes, "new")
+    assert asked(made, "al.hub").get("proxyjump") == (["hubssh-ssh.other.org"] if mode == "jump" else None)
+
+
+def test_of_zones_within_each_other_the_narrower_one_counts(tmp_path: Path) -> None:
+    inner = site(public_url="https://ssh.other.org", hosts=["ssh.other.org"], zone="lab.hub", logged_in_at=NOW - 1)
+    made = configured(tmp_path, site(), inner)
+    assert asked(made, "new.lab.hub")["proxyjump"] == ["hubssh-ssh.other.org"]
+    assert asked(made, "new.hub")["proxyjump"] == ["hubssh-ssh.example.org"]
+    whose, login = hubssh.led_to(made.sites(), "new.lab.hub") or (None, "")
+    assert whose is not None
+    assert (whose.zone, login) == ("lab.hub", "new")
 
 
 def test_the_person_still_chooses_on_the_command_line(tmp_path: Path) -> None:
