@@ -1303,9 +1303,12 @@ def trust(store: Store, site: Site, web: Web) -> None:
 
 
 class Wish(NamedTuple):
-    """What somebody wants of a login. `server` is a login name; "" means every server that runs."""
+    """What somebody wants of a login. `server` is a login name: the one to start, and with `only` the one that the
+    certificate is for. Otherwise it is for every server that runs.
+    """
 
     server: str = ""
+    only: bool = False
     start: bool = False
     lifetime: int = 0
     browser: bool = True
@@ -1429,6 +1432,7 @@ def _approved(machine: Machine, web: Web, key_line: str, wish: Wish) -> dict[str
     """The answer of a login that somebody approved (RFC 8628). Raises `Trouble`."""
     form = {"public_key": " ".join(key_line.split()[:2]), "host_name": clean(_host_name(), 64)}
     form.update({"server": wish.server} if wish.server else {})
+    form.update({"only": "1"} if wish.only else {})
     form.update({"lifetime": str(wish.lifetime)} if wish.lifetime else {})
     form.update({"start": "1"} if wish.start else {})
     answer = web.ask("POST", "/device", form=form)
@@ -1638,7 +1642,7 @@ def server_trouble(site: Site, server: Server) -> Trouble | None:
         return Trouble(f"{whose} is stopped", cure, "server_stopped")
     runs = site.certificate.runs if site.certificate else {}
     if server.login not in runs:
-        return Trouble(f"{whose} is not in your certificate, which is older", "hubssh login", "not_in_certificate")
+        return Trouble(f"{whose} is not in your certificate", "hubssh login", "not_in_certificate")
     if server.run and runs[server.login] != server.run:
         return Trouble(f"{whose} was restarted since your certificate was made", "hubssh login", "server_restarted")
     return None
@@ -1661,6 +1665,7 @@ def do_login(store: Store, asked: argparse.Namespace) -> None:
     site = _with_key(store, site._replace(agent=site.agent if asked.agent is None else asked.agent), asked)
     wish = Wish(
         server=site.meant(asked.server) if asked.server or asked.start else "",
+        only=bool(asked.server),
         start=asked.start,
         lifetime=asked.lifetime,
         browser=not asked.no_browser,
