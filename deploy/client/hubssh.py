@@ -472,7 +472,6 @@ def fingerprint(line: str) -> str:
 def make_key(machine: Machine, path: str, kind: str) -> None:
     """A new key pair without a passphrase: it opens nothing by itself, and the certificate lives hours."""
     make_folder(machine, os.path.dirname(path))
-    remove(path)
     if "sk" in kind:
         machine.tell("Touch your security key when it blinks.")
     comment = f"hubssh@{clean(_host_name(), 64)}"
@@ -545,8 +544,8 @@ def remove_from_agent(machine: Machine, key: str) -> None:
         machine.run("ssh-add", "-q", "-d", key, alone=True, limit=20)
 
 
-def key_from_agent(machine: Machine, wanted: str, folder: str) -> str:
-    """The one key of the agent whose fingerprint or comment holds `wanted`; its `.pub` is written down for ssh."""
+def key_from_agent(machine: Machine, wanted: str, path: str) -> None:
+    """Write down the `.pub` of the one key of the agent whose fingerprint or comment holds `wanted`."""
     lines = machine.run("ssh-add", "-L", alone=True, limit=20).out.decode("utf-8", "replace").splitlines()
     keys = [line for line in lines if line.split(None, 1)[0] in _KEY_FIELDS]
     found = [line for line in keys if wanted in line or wanted == fingerprint(line)]
@@ -555,10 +554,8 @@ def key_from_agent(machine: Machine, wanted: str, folder: str) -> str:
         raise Trouble(
             f"The agent has {len(found)} keys like that. It holds: {shown}", "--key agent:FINGERPRINT", "no_key"
         )
-    path = os.path.join(folder, "from-agent.pub")
-    make_folder(machine, folder)
+    make_folder(machine, os.path.dirname(path))
     write(machine, path, found[0] + "\n")
-    return path
 
 
 def _host_name() -> str:
@@ -1076,12 +1073,16 @@ _SAFE_PATH = re.compile(r"[^\"'%$\\\x00-\x1f\x7f]+")
 
 def configure(store: Store) -> None:
     """Write ssh's configuration anew from what is known of every site. Raises `Trouble`."""
-    if not store.is_default and not _SAFE_PATH.fullmatch(store.ssh):
-        raise Trouble(f"The folder {store.ssh} has a name that ssh's configuration cannot hold", "--ssh-dir OTHER")
+    _demand_nameable(store)
     sites = [one for one in store.sites() if one.certificate]
     install(store)
     write_if_other(store.machine, store.config, config_text(store, sites))
     include(store)
+
+
+def _demand_nameable(store: Store) -> None:
+    if not store.is_default and not _SAFE_PATH.fullmatch(store.ssh):
+        raise Trouble(f"The folder {store.ssh} has a name that ssh's configuration cannot hold", "--ssh-dir OTHER")
 
 
 def install(store: Store) -> None:
@@ -1281,8 +1282,9 @@ def _mode(path: str) -> int:
         return 0o600
 
 
-def trust(store: Store, site: Site, web: Web) -> None:
-    """Write known_hosts: the keys of the service's host authority, for its bastion and its zone and nothing else."""
+def authority(site: Site, web: Web) -> str:
+    """What known_hosts has to hold: the keys of the service's host authority, for its bastion and its zone and nothing
+    else. Raises `Trouble`."""
     answer = web.ask("GET", "/known_hosts")
     if answer.status != 200:
         raise answer.trouble()
@@ -1296,7 +1298,7 @@ def trust(store: Store, site: Site, web: Web) -> None:
             lines.append(f"@cert-authority {names} {algorithm} {words[3]}\n")
     if not lines:
         raise Trouble("The service names no authority for host keys", "ask the administrator", "strange")
-    write_if_other(store.machine, store.file(site, "known_hosts"), "".join(lines))
+    return "".join(lines)
 
 
 # -- the login -------------------------------------------------------------------------------------------------------
@@ -1313,6 +1315,8 @@ class Wish(NamedTuple):
     lifetime: int = 0
     browser: bool = True
     other_user: bool = False
+    key_name: str = ""
+    """What a key that was made for this login is going to be called; "" for one that was there before."""
 
 
 class Progress:
@@ -1344,8 +1348,17 @@ class Progress:
 
 def log_in(store: Store, site: Site, web: Web, wish: Wish) -> Site:
     """Get a certificate approved in a browser, and tell ssh about it. Raises `Trouble`; then all is as it was."""
+    try:
+        return _log_in(store, site, web, wish)
+    finally:
+        if wish.key_name:  # in place under its own name by now, or not wanted
+            _remove_key(site.key)
+
+
+def _log_in(store: Store, site: Site, web: Web, wish: Wish) -> Site:
     machine = store.machine
     key_line = public_line(machine, site.key)
+    known_hosts = _ready(store, site, web)
     fields = _approved(machine, web, key_line, wish)
     line = clean(fields.get("certificate"), 40000)
     certificate = read_certificate(line, key_line, fields.get("renew_until"))
@@ -1359,15 +1372,64 @@ def log_in(store: Store, site: Site, web: Web, wish: Wish) -> Site:
                 "other_user",
             )
         new = new._replace(servers=())
-    make_folder(machine, store.folder(new))
-    trust(store, new, web)
     with store.lock(new):
+        before = store.load(store.folder(new))
+        if wish.key_name:
+            new = new._replace(key=_in_place(store, new, wish.key_name, before))
+        write_if_other(machine, store.file(new, "known_hosts"), known_hosts)
         note = keep(store, new, line)
     if note:
         machine.tell(note)
     new = learn(store, new)
     configure(store)
+    if before is not None and before.key != new.key:
+        _forget_key(store, before, new)
     return new
+
+
+def _ready(store: Store, site: Site, web: Web) -> str:
+    """Whatever can fail is tried before somebody is asked for a click. What known_hosts will hold. Raises `Trouble`."""
+    _demand_nameable(store)
+    known_hosts = authority(site, web)
+    make_folder(store.machine, store.folder(site))
+    with store.lock(site) as lock:
+        if not lock.held and not os.access(store.folder(site), os.W_OK):
+            raise Trouble(f"The folder {store.folder(site)} cannot be written to", code="cannot_write")
+    config_text(store, [site])  # the names of files are ones that it can hold
+    is_included(store)  # and the person's own can be read
+    return known_hosts
+
+
+def _in_place(store: Store, site: Site, name: str, before: Site | None) -> str:
+    """Give a new key its name: one that the key of the last login does not have, since until `site.json` names the new
+    one, that is the one that counts. Holds the lock."""
+    folder, taken = store.folder(site), before.key if before else ""
+    stem, public = (name[: -len(".pub")], ".pub") if name.endswith(".pub") else (name, "")
+    first, second = (os.path.join(folder, f"{one}{public}") for one in (stem, f"{stem}_2"))
+    path = second if taken == first else first
+    _remove_key(path)
+    try:
+        if not public:
+            _replace(store.machine, f"{site.key}.pub", f"{path}.pub")
+        _replace(store.machine, site.key, path)
+    except OSError as error:
+        raise Trouble(f"{path} cannot be written ({error.strerror})", code="cannot_write") from None
+    return path
+
+
+def _remove_key(path: str) -> None:
+    for one in (path, f"{path}.pub", f"{path}-cert.pub"):
+        remove(one)
+
+
+def _forget_key(store: Store, before: Site, new: Site) -> None:
+    """The key of an earlier login, which nothing names any more: if hubssh made it, or wrote it down, it goes."""
+    if before.own_key and before.key:
+        remove_from_agent(store.machine, before.key)
+    if os.path.dirname(before.key) == store.folder(before):
+        _remove_key(before.key)
+    if store.certificate_file(before) != store.certificate_file(new):
+        remove(store.certificate_file(before))
 
 
 def keep(store: Store, site: Site, line: str) -> str:
@@ -1662,7 +1724,7 @@ def do_login(store: Store, asked: argparse.Namespace) -> None:
     if before:
         kept = ("key", "own_key", "user", "certificate", "servers", "logged_in_at", "agent")
         site = site._replace(**{name: getattr(before, name) for name in kept})
-    site = _with_key(store, site._replace(agent=site.agent if asked.agent is None else asked.agent), asked)
+    site, key_name = _with_key(store, site._replace(agent=site.agent if asked.agent is None else asked.agent), asked)
     wish = Wish(
         server=site.meant(asked.server) if asked.server or asked.start else "",
         only=bool(asked.server),
@@ -1670,10 +1732,12 @@ def do_login(store: Store, asked: argparse.Namespace) -> None:
         lifetime=asked.lifetime,
         browser=not asked.no_browser,
         other_user=asked.other_user,
+        key_name=key_name,
     )
-    make_folder(machine, store.folder(site))
-    if before is None:
-        store.save(site)  # `hubssh start` knows where, also when this login ends with "no server runs"
+    if before is None:  # `hubssh start` knows where, also when this login ends with "no server runs"
+        with store.lock(site):
+            if store.load(store.folder(site)) is None:
+                store.save(site._replace(key="", own_key=False) if key_name else site)
     _tell_login(store, log_in(store, site, web, wish))
 
 
@@ -1691,21 +1755,26 @@ def _ca_file(asked: argparse.Namespace, before: Site | None) -> str:
     return before.ca_file if before else ""
 
 
-def _with_key(store: Store, site: Site, asked: argparse.Namespace) -> Site:
-    """The site with the key that this login is for: the one named, the one of the last login, or a new one."""
+def _with_key(store: Store, site: Site, asked: argparse.Namespace) -> tuple[Site, str]:
+    """The site with the key that this login is for: the one named, the one of the last login, or a new one. For a new
+    one the name that it gets once the login is approved: until then it lies beside the one that counts."""
     machine, folder = store.machine, store.folder(site)
+    fresh = f"{os.getpid()}-{os.urandom(4).hex()}.new"  # another login may go on meanwhile
     if asked.key.partition(":")[0] == "agent":
-        return site._replace(key=key_from_agent(machine, asked.key.partition(":")[2], folder), own_key=False)
+        key = os.path.join(folder, f"from-agent.{fresh}.pub")
+        key_from_agent(machine, asked.key.partition(":")[2], key)
+        return site._replace(key=key, own_key=False), "from-agent.pub"
     if asked.key:
         key = os.path.abspath(os.path.expanduser(asked.key))
         public_line(machine, key)  # said now, not after the click
-        return site._replace(key=key, own_key=False)
+        return site._replace(key=key, own_key=False), ""
     if site.key and not asked.type and read(site.key) is not None:
-        return site
+        return site, ""
     kind = asked.type or "ed25519"
-    key = os.path.join(folder, f"id_{kind.replace('-', '_')}")
+    name = f"id_{kind.replace('-', '_')}"
+    key = os.path.join(folder, f"{name}.{fresh}")
     make_key(machine, key, kind)
-    return site._replace(key=key, own_key=True, certificate=None)
+    return site._replace(key=key, own_key=True), name
 
 
 def _tell_login(store: Store, site: Site) -> None:
@@ -1785,10 +1854,8 @@ def do_start(store: Store, asked: argparse.Namespace) -> None:
             f"start it in JupyterHub ({clean(about.get('hub_url'), 200)}) with Enable SSH ticked, then hubssh login",
             "not_permitted",
         )
-    if not site.key or read(site.key) is None:
-        site = _with_key(store, site._replace(key="", own_key=False), asked)
-    login = site.meant(asked.server)
-    wish = Wish(server=login, start=True, browser=not asked.no_browser, other_user=False)
+    site, key_name = _with_key(store, site, asked)
+    wish = Wish(server=site.meant(asked.server), start=True, browser=not asked.no_browser, key_name=key_name)
     _tell_login(store, log_in(store, site, web, wish))
 
 

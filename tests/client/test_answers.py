@@ -123,8 +123,7 @@ def test_a_site_gets_other_names_than_hub_only_when_somebody_says_so(zone: str) 
 def test_of_the_service_s_known_hosts_only_the_keys_are_taken(tmp_path: Path) -> None:
     key, made = ca_makers.public_key().line, store(tmp_path)
     (one,) = made.sites()
-    hubssh.trust(made, one, Service(f"github.com {key}\n@cert-authority * {key} evil\n@revoked * {key}\n"))
-    kept = Path(made.file(one, "known_hosts")).read_text()
+    kept = hubssh.authority(one, Service(f"github.com {key}\n@cert-authority * {key} evil\n@revoked * {key}\n"))
     algorithm, blob = key.split()[:2]
     assert kept == f"@cert-authority [ssh.example.org]:2222,*.hub,[*.hub]:* {algorithm} {blob}\n"
 
@@ -134,8 +133,7 @@ def test_without_an_authority_for_host_keys_nothing_is_trusted(tmp_path: Path, t
     made = store(tmp_path)
     (one,) = made.sites()
     with pytest.raises(Trouble):
-        hubssh.trust(made, one, Service(text))
-    assert not Path(made.file(one, "known_hosts")).exists()
+        hubssh.authority(one, Service(text))
 
 
 def test_servers_are_listed_without_those_that_are_none() -> None:
