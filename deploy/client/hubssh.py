@@ -682,7 +682,13 @@ class Web:
         import ssl
 
         context = ssl.create_default_context()
+        if trusts_nobody(context):  # python.org's on macOS, until its "Install Certificates" was run
+            for bundle in filter(os.path.exists, BUNDLES):
+                context.load_verify_locations(bundle)
+                break
         if self.ca_file:
+            # Newer Pythons want of an authority what most that sites make by hand do not say, such as its key's usage.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             try:
                 context.load_verify_locations(self.ca_file)
             except (OSError, ssl.SSLError):
@@ -696,11 +702,7 @@ class Web:
         reason = getattr(error, "reason", error)
         host = self.base.split("/")[2]
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return Unreachable(
-                f"The web certificate of {host} is not trusted here ({clean(reason.verify_message)})",
-                "if your site signs its own, get its CA file and log in with --ca-file FILE; else leave",
-                "tls",
-            )
+            return self._not_trusted(host, reason)
         if isinstance(reason, ssl.SSLError):
             return Unreachable(f"{host} does not speak TLS ({clean(reason.reason)})", "check the address", "tls")
         if isinstance(reason, socket.gaierror):
@@ -709,6 +711,44 @@ class Web:
             return Unreachable(f"{host} does not answer in time", "check your network, VPN and proxy", "time_out")
         said = clean(getattr(reason, "strerror", None) or str(reason)) or "no reason given"
         return Unreachable(f"{host} cannot be reached ({said})", "check your network, VPN and proxy", "unreachable")
+
+    def _not_trusted(self, host: str, error: ssl.SSLCertVerificationError) -> Unreachable:
+        if error.verify_code in (_NOT_YET, _EXPIRED):
+            here = time.strftime("%a %d %b %Y %H:%M", time.localtime())  # what TLS compared with
+            which = "ended" if error.verify_code == _EXPIRED else "not begun"
+            return Unreachable(
+                f"The web certificate of {host} has {which}, as this machine's clock has it, which says {here}",
+                "if the clock is wrong, set it (or switch on network time); if it is right, tell the administrator",
+                "clock_or_certificate",
+            )
+        if trusts_nobody(self._trust()):
+            return Unreachable(
+                f"This Python trusts no web authority at all, so it cannot know {host}",
+                "on macOS run Install Certificates.command in Python's folder; elsewhere install ca-certificates",
+                "no_authorities",
+            )
+        cure = "if your site signs its own, get its CA file and log in with --ca-file FILE; else leave"
+        if self.ca_file:
+            cure = f"get the site's CA file anew and log in with --ca-file FILE: {self.ca_file} does not vouch for it"
+        return Unreachable(
+            f"The web certificate of {host} is not trusted here ({clean(error.verify_message)})", cure, "tls"
+        )
+
+
+_NOT_YET, _EXPIRED = 9, 10
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
+BUNDLES = ("/etc/ssl/cert.pem", "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+"""Where systems keep the authorities that they trust: macOS and the BSDs, Debian, Fedora."""
+
+
+def trusts_nobody(context: ssl.SSLContext) -> bool:
+    """Whether no authority is known: none was read, and there is no folder where one would be looked for."""
+    import ssl
+
+    if context.cert_store_stats()["x509_ca"]:
+        return False
+    folder = ssl.get_default_verify_paths().capath
+    return not (folder and os.path.isdir(folder) and os.listdir(folder))
 
 
 def _answer(status: int, headers: Any, body: bytes) -> Answer:
@@ -2012,8 +2052,12 @@ def _chain(store: Store, asked: argparse.Namespace) -> Iterator[Finding]:
         what = "capability"
         yield _capability(site)
     except Trouble as trouble:
-        what = "JupyterHub" if trouble.code == "hub_unavailable" else what
+        what = _ELSEWHERE.get(trouble.code, what)
         yield Finding(what, "wrong", trouble.sentence, trouble.cure)
+
+
+_ELSEWHERE = {"hub_unavailable": "JupyterHub", "clock_or_certificate": "clock or web certificate"}
+"""What is wrong where the step that found it is not."""
 
 
 def _openssh(machine: Machine) -> str:
@@ -2088,6 +2132,12 @@ def _host_key(store: Store, site: Site) -> Finding:
             f"{site.hosts[0]} shows a host key that is not its own",
             "do not connect: somebody may stand between. Ask the administrator whether the site's host keys were made "
             "anew; if so, hubssh login learns them",
+        )
+    if "permission denied" not in said.lower():  # it gets as far as that only behind a host key that was accepted
+        raise Trouble(
+            f"{site.hosts[0]} port {site.port} ends the connection before anybody can log in"
+            f" ({said or 'without a reason'})",
+            f"try again in a minute; ssh -v -p {site.port} {site.hosts[0]} shows more",
         )
     return Finding("host key", "ok", "signed by the site's own authority")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -76,9 +77,8 @@ async def test_the_bastion_is_away(own_alice: Laptop) -> None:
     assert f"127.0.0.1 port {alice.system.port} cannot be reached" in found["said"]
     with socket.create_server(("127.0.0.1", alice.system.port)) as other:
         other.settimeout(60)
-        # Something else listens there, as a proxy that wants a login does.
-        from threading import Thread
 
+        # Something else listens there, as a proxy that wants a login does.
         def answer() -> None:
             client, _ = other.accept()
             client.sendall(b"HTTP/1.0 407 no\r\n")
@@ -88,6 +88,29 @@ async def test_the_bastion_is_away(own_alice: Laptop) -> None:
         thread.start()
         assert alice.wrong()["said"].endswith("does not speak SSH")
         thread.join()
+
+
+async def test_a_bastion_that_hangs_up_has_shown_no_host_key(own_alice: Laptop) -> None:
+    alice = own_alice
+    await alice.runs("")
+    await alice.logged_in()
+    alice.system.bastion.end()
+    with socket.create_server(("127.0.0.1", alice.system.port)) as other:
+        other.settimeout(60)
+        thread = Thread(target=greet, args=(other, 2))
+        thread.start()
+        found = alice.wrong()
+        thread.join()
+    assert found["what"] == "host key"
+    assert "ends the connection before anybody can log in" in found["said"]
+
+
+def greet(listening: socket.socket, times: int) -> None:
+    """Say what an SSH server says first, and hang up."""
+    for _ in range(times):
+        client, _ = listening.accept()
+        client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        client.close()
 
 
 async def test_a_wrong_host_key(alice: Laptop) -> None:
