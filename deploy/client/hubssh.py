@@ -85,6 +85,33 @@ def quote(name: str) -> str:
     return f"=2d{quoted[1:]}" if quoted.startswith("-") else quoted
 
 
+def unquote(quoted: str) -> str:
+    """The name that `quote` was given; what is no such name stays as it is."""
+    raw = re.sub(rb"=([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), quoted.encode())
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return quoted
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name means nothing to any shell once it stands between double quotes."""
+    return all(char.isalnum() or char in " ._-" for char in name) and not name.startswith("-") and name == name.strip()
+
+
+def shell_word(text: str) -> str:
+    """A word of a command line that people paste: as it is where it can be, quoted for every shell where it need be.
+
+    Whatever has to be between double quotes only is the same in sh, zsh, fish, cmd.exe and PowerShell.
+    """
+    backslash = "" if os.name == "nt" else "\\"
+    if re.fullmatch(r"[A-Za-z0-9_./:@+-]+" if backslash else r"[A-Za-z0-9_./:@+\\-]+", text):
+        return text
+    if not set(text) & set(f'"$`!%{backslash}'):
+        return f'"{text}"'
+    return _for_shell(text)
+
+
 def when(moment: float, now: float) -> str:
     """A moment as the clock on the wall shows it, with the day if that is not today."""
     there, here = time.localtime(moment), time.localtime(now)
@@ -830,8 +857,26 @@ class Site(NamedTuple):
         return self.host(name if name and owner == quote(self.user) and name not in taken else login)
 
     def typed(self, login: str) -> str:
-        """What to type for a server behind `hubssh start`; nothing for one's own default server."""
-        return "" if login == quote(self.user) else self.short(login)[: -len(self.zone) - 1]
+        """What to type for a server behind `hubssh start`, without quotes; nothing for one's own default server.
+
+        The name that JupyterHub shows, where shells leave it alone and it is understood; else as logins have it.
+        """
+        mine = quote(self.user)
+        if login == mine:
+            return ""
+        owner, _, name = login.partition("+")
+        shown = unquote(name)
+        words = [*([shown] if is_plain(shown) else []), name] if owner == mine else []
+        return next((one for one in [*words, login] if self.meant(one) == login), self.host(login))
+
+    def command(self, verb: str, login: str) -> str:
+        """A command for a server, to be pasted into a shell."""
+        typed = self.typed(login)
+        return f"hubssh {verb} {shell_word(typed)}" if typed else f"hubssh {verb}"
+
+    def ssh(self, login: str) -> str:
+        """How ssh calls a server, to be pasted into a shell."""
+        return shell_word(self.short(login))
 
     def logins(self) -> list[str]:
         """Every server that is known: those listed, and those of the certificate."""
@@ -864,12 +909,14 @@ class Site(NamedTuple):
             return mine
         if text in self.logins() or "+" in text or text in (self.user, mine):
             return text if LOGIN.fullmatch(text) else quote(text)
+        if f"{mine}+{text}" in self.logins():  # as host names have it
+            return f"{mine}+{text}"
         return f"{mine}+{quote(text)}" if mine else text
 
     def label(self, login: str) -> str:
         """A server as JupyterHub's pages call it."""
         listed = [one.label for one in self.servers if one.login == login]
-        return listed[0] if listed else login.replace("+", "/")
+        return listed[0] if listed else "/".join(clean(unquote(part), 255) for part in login.split("+"))
 
 
 def led_to(sites: Iterable[Site], host: str) -> tuple[Site, str] | None:
@@ -1736,11 +1783,10 @@ def _not_in_certificate(store: Store, site: Site, host: str) -> None:
 def server_trouble(site: Site, server: Server) -> Trouble | None:
     """What keeps the certificate of `site` from opening a server, as it was listed a moment ago."""
     whose = f"Your server {server.label}" if server.own else f"The server {server.label}"
-    typed = site.typed(server.login)
     if server.state in ("starting", "stopping"):
         return Trouble(f"{whose} is {server.state}", "try again in a minute", f"server_{server.state}")
     if server.state != "running":
-        cure = f"hubssh start {typed}".rstrip() if server.own else "ask its owner to start it, then hubssh login"
+        cure = site.command("start", server.login) if server.own else "ask its owner to start it, then hubssh login"
         return Trouble(f"{whose} is stopped", cure, "server_stopped")
     runs = site.certificate.runs if site.certificate else {}
     if server.login not in runs:
@@ -1825,12 +1871,12 @@ def _tell_login(store: Store, site: Site) -> None:
     machine.say(f"You are {clean(site.user, 60)} at {site.public_url}.")
     machine.say(f"Your certificate is good until {when(certificate.valid_before, now)}. Now type:")
     for login in certificate.runs:
-        machine.say(f"    ssh {_ssh_option(store)}{site.short(login)}")
+        machine.say(f"    ssh {_ssh_option(store)}{site.ssh(login)}")
     machine.answer(_status(site, now))
 
 
 def _ssh_option(store: Store) -> str:
-    return "" if store.is_default else f"-F {os.path.join(store.ssh, 'config')} "
+    return "" if store.is_default else f"-F {shell_word(os.path.join(store.ssh, 'config'))} "
 
 
 def _status(site: Site, now: float) -> dict[str, Any]:
@@ -1860,25 +1906,23 @@ def do_list(store: Store, asked: argparse.Namespace) -> None:
     site = store.update(site, servers=servers)
     configure(store)
     runs = site.certificate.runs if site.certificate else {}
-    rows = [
-        (one, site.short(one.login), runs.get(one.login) == one.run or (one.login in runs and not one.run))
-        for one in servers
-    ]
-    for one, host, opened in rows:
+    rows = [(one, runs.get(one.login) == one.run or (one.login in runs and not one.run)) for one in servers]
+    for one, opened in rows:
         state = f"{one.state}, without SSH" if one.state == "running" and one.ssh is False else one.state
-        machine.say(f"{one.label:24} {state:22} {f'ssh {host}' if opened and one.state == 'running' else ''}".rstrip())
+        command = f"ssh {_ssh_option(store)}{site.ssh(one.login)}" if opened and one.state == "running" else ""
+        machine.say(f"{one.label:24} {state:22} {command}".rstrip())
     if not servers:
         machine.say("You have no servers yet: hubssh start")
     shown = [
         {
             "label": one.label,
             "login": one.login,
-            "host": host,
+            "host": site.short(one.login),
             "state": one.state,
             "ssh": one.ssh,
             "in_certificate": opened,
         }
-        for one, host, opened in rows
+        for one, opened in rows
     ]
     machine.answer({"site": site.public_url, "user": site.user, "servers": shown})
 
@@ -1935,7 +1979,7 @@ def do_status(store: Store, asked: argparse.Namespace) -> None:
         if certificate.renew_until > now:
             machine.say(f"Renewed by itself until {when(certificate.renew_until, now)}, while its servers run")
         for login in certificate.runs:
-            machine.say(f"    ssh {_ssh_option(store)}{site.short(login)}")
+            machine.say(f"    ssh {_ssh_option(store)}{site.ssh(login)}")
         told["sessions"] = _sessions(store, site, now)
     machine.answer(told)
 
@@ -2086,7 +2130,9 @@ def _configuration(store: Store, site: Site) -> Finding:
         if read(needed) is None:
             raise Trouble(f"The file {needed} is missing", "hubssh login makes it anew")
     if not store.machine.windows and os.stat(site.key).st_mode & 0o077 and not site.key.endswith(".pub"):
-        raise Trouble(f"The key {site.key} can be read by others, so ssh will not use it", f"chmod 600 {site.key}")
+        raise Trouble(
+            f"The key {site.key} can be read by others, so ssh will not use it", f"chmod 600 {shell_word(site.key)}"
+        )
     return Finding("configuration", "ok", f"{path} includes {store.config}")
 
 
@@ -2173,7 +2219,7 @@ def _server(store: Store, site: Site, login: str) -> tuple[Server, Finding]:
     found = [one for one in servers if one.login == wanted]
     if not found:
         names = ", ".join(site.typed(one.login) or one.login for one in servers) or "none"
-        raise Trouble(f"You have no server {wanted}. Yours: {names}", f"hubssh start {site.typed(wanted)}".rstrip())
+        raise Trouble(f"You have no server {site.label(wanted)}. Yours: {names}", site.command("start", wanted))
     trouble = server_trouble(site, found[0])
     if trouble is not None:
         raise trouble
@@ -2191,16 +2237,15 @@ def _pod(store: Store, site: Site, server: Server) -> Finding:
     where = [] if store.is_default else ["-F", os.path.join(store.ssh, "config")]
     status, said = _ssh(store, *where, host, "true")
     if status == 255 and server.ssh is False:
-        again = f"hubssh stop {site.typed(server.login)}".rstrip()
-        cure = f"{again}, start it in JupyterHub with Enable SSH ticked, then hubssh login"
+        cure = f"{site.command('stop', server.login)}, start it in JupyterHub with Enable SSH ticked, then hubssh login"
         raise Trouble(f"{server.label} runs without SSH", cure if server.own else "ask its owner to do that", "no_ssh")
     if status == 255:
         raise Trouble(
-            f"ssh {host} fails: {said or 'without a reason'}",
+            f"ssh {shell_word(host)} fails: {said or 'without a reason'}",
             "the server may run without SSH, or have just ended: hubssh list shows it. ssh -v shows more",
         )
     way = "end to end" if site.jumps else "through the bastion"
-    return Finding("pod", "ok", f"ssh {host} works, {way}")
+    return Finding("pod", "ok", f"ssh {shell_word(host)} works, {way}")
 
 
 def _capability(site: Site) -> Finding:

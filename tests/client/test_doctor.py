@@ -183,7 +183,7 @@ async def test_a_stopped_server(alice: Laptop) -> None:
 async def test_a_server_that_there_is_not(alice: Laptop) -> None:
     await alice.runs("")
     await alice.logged_in()
-    assert alice.wrong("nothing")["said"].startswith("You have no server alice+nothing. Yours: ")
+    assert alice.wrong("nothing")["said"].startswith("You have no server alice/nothing. Yours: ")
 
 
 async def test_a_pod_without_ssh(alice: Laptop) -> None:

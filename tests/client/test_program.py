@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.client import hubssh
+from deploy.client.hubssh import Server
 from tests.client.laptop import HUBSSH
 from tests.client.makers import NOW, certificate, site, store
 
@@ -137,7 +138,7 @@ class TestWhenItIsTimeToRenew:
     [
         ("", "alice"), ("alice", "alice"), ("gpu", "alice+gpu"), ("alice+gpu", "alice+gpu"), ("alice/gpu", "alice+gpu"),
         ("gpu.hub", "alice+gpu"), ("bob+lab", "bob+lab"), ("bob/lab", "bob+lab"), ("new one", "alice+new=20one"),
-        ("GPU", "alice+=47=50=55"),
+        ("GPU", "alice+=47=50=55"), ("off", "alice+off"), ("bob", "alice+bob"),
     ],
 )  # fmt: skip
 def test_servers_are_meant_as_people_type_them(typed: str, login: str) -> None:
@@ -151,6 +152,59 @@ def test_names_go_both_ways() -> None:
         assert site().meant(site().typed(login)) == login
     assert site().login_of("github.com") == ""
     assert site().login_of("-x.hub") == ""
+
+
+NAMES = [
+    "GPU",
+    "My GPU",
+    "über",
+    "a+b",
+    "x.hub",
+    "alice",
+    "=47",
+    "$(touch pwned)",
+    'say "hi"',
+    "-x",
+    "a/b",
+    "it's",
+    "`id`",
+]
+
+
+def with_servers(*names: str) -> hubssh.Site:
+    """alice with servers of these names beside her default one."""
+    listed = [Server(f"alice+{hubssh.quote(name)}", f"alice/{name}", True, "stopped") for name in names]
+    return site(servers=(*site().servers[:1], *listed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_said_to_type_means_that_server_in_every_shell(name: str, tmp_path: Path) -> None:
+    made, login = with_servers(name), f"alice+{hubssh.quote(name)}"
+    assert made.meant(made.typed(login)) == login
+    trouble = hubssh.server_trouble(made, made.servers[-1])
+    assert trouble is not None
+    assert trouble.cure.startswith("hubssh start ")
+    # Between double quotes nothing is left that sh, zsh, fish, cmd.exe or PowerShell would take for more than itself.
+    assert not set(trouble.cure) & set("$`\\!%'()&|<>;")
+    for shell in ("sh", "bash"):
+        script = f'hubssh() {{ printf "%s\\n" "$@"; }}; {trouble.cure}'
+        done = subprocess.run([shell, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+        verb, typed = done.stdout.splitlines()
+        assert (verb, made.meant(typed)) == ("start", login)
+
+
+def test_names_are_shown_as_jupyterhub_shows_them_where_shells_leave_them_alone() -> None:
+    made = with_servers("GPU", "My GPU", "a$b")
+    cures = [trouble.cure for one in made.servers[1:] if (trouble := hubssh.server_trouble(made, one))]
+    assert cures == ["hubssh start GPU", 'hubssh start "My GPU"', 'hubssh start "a=24b"']
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [("gpu.hub", "gpu.hub"), ("=47.hub", '"=47.hub"'), ("/my keys/id", '"/my keys/id"'), ("/a`b", "'/a`b'")],
+)
+def test_words_are_quoted_where_a_shell_would_read_them_otherwise(word: str, shown: str) -> None:
+    assert hubssh.shell_word(word) == shown
 
 
 def test_json_of_a_failure_has_the_three_fields(tmp_path: Path) -> None:
