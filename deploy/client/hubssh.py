@@ -230,7 +230,7 @@ def only_for_me(machine: Machine, path: str) -> None:
 
 def write(machine: Machine, path: str, content: str | bytes, mode: int = 0o600) -> None:
     """A whole file at once: whoever reads it sees the old one or the new one. Raises `Trouble`."""
-    raw = content.encode("utf-8") if isinstance(content, str) else content
+    raw = _bytes(content)
     target = os.path.realpath(path)  # a link, as people have who keep their dot files elsewhere, stays one
     fresh = f"{target}.{os.getpid()}-{os.urandom(4).hex()}"
     try:
@@ -262,9 +262,13 @@ def _replace(machine: Machine, fresh: str, target: str) -> None:
 
 def write_if_other(machine: Machine, path: str, content: str | bytes, mode: int = 0o600) -> None:
     """Write, unless it holds exactly that."""
-    raw = content.encode("utf-8") if isinstance(content, str) else content
+    raw = _bytes(content)
     if read(path) != raw:
         write(machine, path, raw, mode)
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
 
 
 def read(path: str) -> bytes | None:
@@ -279,8 +283,8 @@ def read(path: str) -> bytes | None:
 
 
 def read_text(path: str) -> str:
-    """A file as text, "" where there is none."""
-    return (read(path) or b"").decode("utf-8", "replace")
+    """A file as text, "" where there is none. What is no UTF-8 is the same bytes again when it is written."""
+    return (read(path) or b"").decode("utf-8", "surrogateescape")
 
 
 def remove(path: str) -> None:

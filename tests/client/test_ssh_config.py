@@ -272,6 +272,25 @@ class TestTheOneLineInTheOwnConfiguration:
         hubssh.exclude(made)
         assert path.read_text() == self.OWN
 
+    @pytest.mark.parametrize(
+        "own",
+        [
+            "# für Jörg\nHost w\n".encode("latin-1"),
+            b"# \xff\x80\r\nHost w\r\n",
+            b"Host w # no end",
+            b"\x0c\n\x85\nHost w\n",
+        ],
+    )
+    def test_it_is_not_read_as_more_than_bytes(self, tmp_path: Path, own: bytes) -> None:
+        path = tmp_path / "config"
+        path.write_bytes(own)
+        made = store(tmp_path)
+        hubssh.configure(made)
+        assert path.read_bytes().endswith(own)
+        hubssh.configure(made)
+        hubssh.exclude(made)
+        assert path.read_bytes() == own
+
     def test_below_a_host_it_counts_for_that_host_only_so_it_is_moved(self, tmp_path: Path) -> None:
         made = store(tmp_path)
         (tmp_path / "config").write_text(f'{self.OWN}Include {made.config}\nInclude "{made.config}"\n')
