@@ -1183,7 +1183,7 @@ def install(store: Store) -> None:
     if source:
         write_if_other(store.machine, os.path.join(store.path, "hubssh.py"), source)
     name, script = check_script(store, _python())
-    write_if_other(store.machine, os.path.join(store.path, name), script, 0o700)
+    write_if_other(store.machine, os.path.join(store.path, name), _script_bytes(store.machine, script), 0o700)
 
 
 def _python() -> str:
@@ -1197,20 +1197,48 @@ def _python() -> str:
 def check_script(store: Store, python: str) -> tuple[str, str]:
     """What `Match exec` runs: 1 where ssh should not go on, 0 otherwise, also where Python has gone."""
     call = "import sys; sys.path.insert(0, sys.argv[1]); import hubssh; sys.exit(hubssh.check_from_ssh(*sys.argv[1:3]))"
+    gone = "hubssh: the Python that it ran with has gone: run hubssh login again"
     if store.machine.windows:
+        # All arguments as they were written, since cmd.exe takes a = for the end of one, and no other can be there.
+        there = _for_cmd(python)
         text = (
             "@echo off\r\nrem Written by hubssh: ssh runs this before it connects to a server.\r\n"
-            f'if not exist "{python}" exit /b 0\r\n"{python}" -I -S -c "{call}" "%~dp0." %1\r\n'
+            f'if not exist "{there}" echo {gone} 1>&2\r\nif not exist "{there}" exit /b 0\r\n'
+            f'"{there}" -I -S -c "{call}" "%~dp0." %*\r\n'
             f"if %errorlevel%=={STOP} exit /b 1\r\nexit /b 0\r\n"
         )
         return "check.cmd", text
     text = (
         "#!/bin/sh\n# Written by hubssh: ssh runs this before it connects to a server.\n"
         f"if ! command -v {_for_shell(python)} >/dev/null; then\n"
-        f"    echo 'hubssh: the Python that it ran with has gone: run hubssh login again' >&2\n    exit 0\nfi\n"
+        f"    echo '{gone}' >&2\n    exit 0\nfi\n"
         f'{_for_shell(python)} -I -S -c {_for_shell(call)} {_for_shell(store.path)} "$1"\n[ $? != {STOP} ]\n'
     )
     return "check", text
+
+
+def _script_bytes(machine: Machine, script: str) -> bytes:
+    """A script as its shell reads it: cmd.exe by the code page of the console, in which not every name can be said."""
+    if not machine.windows or script.isascii():
+        return _bytes(script)
+    try:
+        return script.encode("oem")
+    except (LookupError, UnicodeEncodeError):
+        raise Trouble(
+            f"cmd.exe cannot be told where Python is ({_python()})",
+            "install Python in a folder with plain letters, such as C:\\Python, and log in with that one",
+            "bad_name",
+        ) from None
+
+
+def _for_cmd(path: str) -> str:
+    """A path within double quotes of a .cmd file: by a variable where that leaves out the name of the person, whose
+    letters may mean others to cmd.exe."""
+    for name in ("LOCALAPPDATA", "APPDATA", "USERPROFILE", "ProgramFiles"):
+        folder = os.environ.get(name, "").rstrip("\\")
+        if folder and path.lower().startswith(f"{folder.lower()}\\"):
+            return f"%{name}%" + path[len(folder) :].replace("%", "%%")
+    return path.replace("%", "%%")
 
 
 def _for_shell(text: str) -> str:
@@ -1309,14 +1337,19 @@ def _check_command(store: Store) -> str:
     """Run by the shell of the person; on Windows by cmd.exe, whose `cd` takes blanks without quotes."""
     if store.machine.windows:
         folder = "%%USERPROFILE%%/.ssh/hubssh" if store.is_default else store.path.replace("\\", "/")
-        return f"cd /d {folder.replace('/', chr(92))}&& check.cmd %n"
+        return f"cd /d {folder.replace('/', chr(92))}&& check.cmd {_BEFORE_HOST}%n"
     return "'%d/.ssh/hubssh/check' '%n'" if store.is_default else f"'{store.path}/check' '%n'"
+
+
+_BEFORE_HOST = "host:"
+"""Stands before the host name where cmd.exe passes it on: a = would be lost at the beginning."""
 
 
 def _not_for_shells(machine: Machine) -> str:
     """Host names that could leave their place in that command, as in the address of a hostile git submodule: the check
-    is not run for them. OpenSSH before 9.6 looks at no such thing itself (CVE-2023-51385)."""
-    return "".join(f",!*{char}*" for char in ("&|<>^%();=@!` " if machine.windows else "'\\"))
+    is not run for them. OpenSSH before 9.6 looks at no such thing itself (CVE-2023-51385). What is left does nothing
+    in cmd.exe: a `"` only has it take the rest as it is, and a = ends an argument, but all are passed on."""
+    return "".join(f",!*{char}*" for char in ("&|<>^%();@!` " if machine.windows else "'\\"))
 
 
 def _stop(machine: Machine) -> list[str]:
@@ -1711,7 +1744,9 @@ def check_from_ssh(folder: str, host: str) -> int:
     """What ssh runs before each connection. `folder` is ~/.ssh/hubssh."""
     ssh = os.path.dirname(os.path.abspath(folder))
     own = os.path.normcase(ssh) == os.path.normcase(ssh_folder())
-    return run_check(Store(Machine(), "" if own else ssh), host)
+    machine = Machine()
+    host = host[len(_BEFORE_HOST) :] if machine.windows and host.startswith(_BEFORE_HOST) else host
+    return run_check(Store(machine, "" if own else ssh), host)
 
 
 def run_check(store: Store, host: str) -> int:

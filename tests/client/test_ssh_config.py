@@ -249,7 +249,74 @@ def test_the_script_of_windows_goes_on_unless_it_is_told_to_stop() -> None:
     name, script = hubssh.check_script(made, "C:\\Program Files\\Python\\python.exe")
     assert name == "check.cmd"
     assert '"C:\\Program Files\\Python\\python.exe" -I -S -c' in script
+    assert 'if not exist "C:\\Program Files\\Python\\python.exe" echo hubssh: the Python' in script
     assert f"if %errorlevel%=={hubssh.STOP} exit /b 1\r\nexit /b 0\r\n" in script
+
+
+@pytest.mark.parametrize(
+    ("python", "named"),
+    [
+        (
+            "C:\\Users\\Jörg\\AppData\\Local\\Programs\\Python\\python.exe",
+            "%LOCALAPPDATA%\\Programs\\Python\\python.exe",
+        ),
+        ("c:\\users\\jörg\\100%\\python.exe", "%USERPROFILE%\\100%%\\python.exe"),
+        ("D:\\Python\\python.exe", "D:\\Python\\python.exe"),
+        ("C:\\Users\\Jörgen\\python.exe", "C:\\Users\\Jörgen\\python.exe"),
+    ],
+)
+def test_the_script_of_windows_does_not_spell_the_name_of_the_person(
+    monkeypatch: pytest.MonkeyPatch, python: str, named: str
+) -> None:
+    monkeypatch.setenv("USERPROFILE", "C:\\Users\\Jörg")
+    monkeypatch.setenv("LOCALAPPDATA", "C:\\Users\\Jörg\\AppData\\Local")
+    machine = Machine(windows=True)
+    _, script = hubssh.check_script(Store(machine, "C:/Users/x/.ssh"), python)
+    assert script.count(f'"{named}"') == 3
+    if script.isascii():
+        assert hubssh._script_bytes(machine, script) == script.encode("ascii")
+    else:  # no Windows, and so no "oem": as where a letter is not in it
+        with pytest.raises(Trouble, match=r"cmd\.exe cannot be told where Python is"):
+            hubssh._script_bytes(machine, script)
+
+
+def windows_line(folder: Path, command: str) -> Path:
+    """ssh's own reading of the line that guards the names on Windows, with another command in it."""
+    made = Store(Machine(windows=True, clock=lambda: NOW), str(folder))
+    (line,) = [one for one in hubssh.config_text(made, [site()]).splitlines() if "!exec" in one]
+    assert line.endswith('&& check.cmd host:%n"')
+    path = folder / "config"
+    path.write_text(f'{line.split(" !exec ")[0]} exec "{command}"\n    User asked\n')
+    return path
+
+
+@pytest.mark.parametrize("host", ["gpu.hub", "bob=40example.org.hub", "=47=50=55.hub", "bob=40x+a=20b.hub"])
+def test_on_windows_every_name_of_a_server_is_checked(tmp_path: Path, host: str) -> None:
+    path = windows_line(tmp_path, "true")
+    done = subprocess.run(["ssh", "-G", "-F", str(path), host], capture_output=True, text=True, check=True)
+    assert "user asked\n" in done.stdout
+
+
+@pytest.mark.parametrize("char", "&|<>^%();@!` ")
+def test_on_windows_nothing_that_means_something_to_its_shell_is_put_there(tmp_path: Path, char: str) -> None:
+    path = windows_line(tmp_path, "true")
+    done = subprocess.run(["ssh", "-G", "-F", str(path), f"a{char}b.hub"], capture_output=True, text=True, check=False)
+    assert "user asked\n" not in done.stdout
+
+
+def test_on_windows_the_host_is_what_stands_behind_its_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run_check(_: Store, host: str) -> int:
+        asked.append(host)
+        return 0
+
+    monkeypatch.setattr(hubssh, "run_check", run_check)
+    for windows, host in ((True, "host:=47.hub"), (False, "=47.hub"), (False, "host:x.hub")):
+        with monkeypatch.context() as patched:
+            patched.setattr(hubssh, "Machine", lambda windows=windows: Machine(windows=windows))
+            assert hubssh.check_from_ssh(str(tmp_path), host) == 0
+    assert asked == ["=47.hub", "=47.hub", "host:x.hub"]
 
 
 class TestTheOneLineInTheOwnConfiguration:
