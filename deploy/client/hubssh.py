@@ -17,7 +17,7 @@ configuration, the login, the check, the commands, the doctor. Heavy modules are
 ssh waits for the check.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # hubssh needs Python 3.9 or newer
 
 import json
 import os
@@ -25,6 +25,14 @@ import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+OLDEST: tuple[int, int] = (3, 9)  # hubssh needs Python 3.9 or newer
+# A Python that cannot even read this file shows where it stopped: 2 and 3.5 at the line above, 3.6 at the first import.
+if sys.version_info < OLDEST:
+    sys.exit(
+        f"hubssh: this is Python {sys.version_info[0]}.{sys.version_info[1]}, and hubssh needs 3.9 or newer: "
+        "run it with another, as in python3.12 hubssh.py login"
+    )
 
 if TYPE_CHECKING:
     import argparse

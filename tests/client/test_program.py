@@ -22,8 +22,8 @@ PYTHONS = sorted({*map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3"))
 
 
 def version(python: str) -> tuple[int, ...]:
-    said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
-    return tuple(int(number) for number in re.findall(r"\d+", said)[:2])
+    done = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(number) for number in re.findall(r"\d+", done.stdout + done.stderr)[:2])  # 2.7 says it there
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -34,6 +34,20 @@ def test_every_python_from_3_9_runs_it(python: str) -> None:
         [python, "-W", "error", "-I", "-S", str(HUBSSH), "--version"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"hubssh {hubssh.VERSION}\n", "")
+
+
+OLD = sorted(one for one in Path.home().glob(".pyenv/versions/*/bin/python") if version(str(one)) < (3, 9))
+
+
+@pytest.mark.parametrize("python", OLD, ids=lambda one: one.parts[-3])
+def test_older_pythons_say_what_is_needed(python: Path) -> None:
+    done = subprocess.run([python, str(HUBSSH), "login"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "hubssh needs" in done.stderr
+    assert "3.9 or newer" in done.stderr
+    if version(str(python)) >= (3, 7):
+        assert done.stderr.startswith("hubssh: this is Python 3.")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_it_imports_the_standard_library_alone() -> None:
