@@ -1944,9 +1944,10 @@ def do_list(store: Store, asked: argparse.Namespace) -> None:
     """hubssh list"""
     machine = store.machine
     if asked.names:
-        for site in store.sites():
-            for login in site.logins():
-                print(site.typed(login) or login)
+        names = [one.typed(login) or login for one in store.sites() for login in one.logins()]
+        for name in names:
+            machine.say(name)
+        machine.answer({"names": names})
         return
     site = store.known(asked.site)
     servers = servers_from(Holder(store, site).get("/servers"), site.user)
@@ -2015,7 +2016,7 @@ def do_status(store: Store, asked: argparse.Namespace) -> None:
     """hubssh status"""
     machine, site = store.machine, store.known(asked.site)
     now, certificate = machine.clock(), site.certificate
-    told = _status(site, now)
+    told = {**_status(site, now), "sessions": None}
     machine.say(f"{site.public_url}, as {clean(site.user, 60) or 'nobody yet'}")
     if certificate is None:
         machine.say("No certificate: hubssh login")
@@ -2031,14 +2032,16 @@ def do_status(store: Store, asked: argparse.Namespace) -> None:
     machine.answer(told)
 
 
-def _sessions(store: Store, site: Site, now: float) -> list[Any]:
-    """The person's live sessions, shown; none where they cannot be learnt."""
+def _sessions(store: Store, site: Site, now: float) -> list[Any] | None:
+    """The person's live sessions, shown; None where they cannot be learnt."""
     try:
         listed = Holder(store, site).get("/sessions").get("sessions")
     except Trouble as trouble:
         store.machine.say(f"Sessions: not known ({trouble.sentence.rstrip('.')})")
-        return []
-    sessions = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        return None
+    if not isinstance(listed, list):
+        return None
+    sessions = [one for one in listed if isinstance(one, dict)]
     for one in sessions:
         since = one.get("since")
         begun = f"since {when(since, now)}" if isinstance(since, (int, float)) else ""
@@ -2048,22 +2051,25 @@ def _sessions(store: Store, site: Site, now: float) -> list[Any]:
     return sessions
 
 
-def do_logout(store: Store, asked: argparse.Namespace) -> None:
+def do_logout(store: Store, asked: argparse.Namespace) -> int:
     """hubssh logout"""
     import shutil
 
     machine = store.machine
     sites = store.sites() if asked.all else [store.known(asked.site)]
-    revoked = {}
+    revoked, left = {}, False
     for site in sites:
-        revoked[site.public_url] = give_back(store, site)
+        revoked[site.public_url] = given_back = give_back(store, site)
+        ends = site.certificate.valid_before if site.certificate else 0
         if site.own_key and site.key:
             remove_from_agent(machine, site.key)
         shutil.rmtree(store.folder(site), ignore_errors=True)
-        if revoked[site.public_url]:
+        if given_back:
             machine.say(f"Logged out of {site.public_url}: the certificate is revoked and removed.")
+        elif ends <= machine.clock():
+            machine.say(f"Logged out of {site.public_url}: the certificate had ended, and is removed.")
         else:
-            ends = site.certificate.valid_before if site.certificate else 0
+            left = True
             machine.say(
                 f"Logged out of {site.public_url}: the certificate is removed here. It could not be revoked, and a "
                 f"copy of it would count until {when(ends, machine.clock())}: revoke it at {site.public_url}/"
@@ -2074,6 +2080,7 @@ def do_logout(store: Store, asked: argparse.Namespace) -> None:
         exclude(store)
         shutil.rmtree(store.path, ignore_errors=True)
     machine.answer({"revoked": revoked})
+    return 1 if left else 0
 
 
 def do_check(store: Store, asked: argparse.Namespace) -> int:
@@ -2318,7 +2325,7 @@ alice's default server is alice.hub, her server "gpu" is gpu.hub, and bob's serv
 bob+lab.hub. The certificate is for the servers that run; ssh renews it by itself, up to a day after the login.
 """
 EPILOG = """\
-Exit status: 0 done, 1 not done and the reason was said, 2 the command line cannot be understood.
+Exit status: 0 done, 1 not done and the reason was said, 2 the command line cannot be understood, 130 stopped by Ctrl-C.
 Everything that hubssh keeps is in ~/.ssh/hubssh; `hubssh logout` revokes it, removes it, and leaves no line behind.
 """
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -2333,21 +2340,29 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("what ssh runs before it connects", "hubssh check gpu.hub"),
     "completion": ("completion for a shell", 'eval "$(hubssh completion bash)"\n  hubssh completion fish | source'),
 }
+SILENT = ("check", "completion")
+"""Commands whose answer is for a program that has its own way to read it: ssh, and shells."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    return parsers()[0]
+
+
+def parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The command line, and that of each command."""
     import argparse
 
     raw = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(prog="hubssh", description=HELP, epilog=EPILOG, formatter_class=raw)
     made.add_argument("--version", action="version", version=f"hubssh {VERSION}")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="answer in JSON")
     common.add_argument(
         "--site", default="", metavar="NAME", help="which login, where you have several: ssh.example.org"
     )
     common.add_argument("--ssh-dir", default="", metavar="DIR", help="instead of ~/.ssh; then use ssh -F DIR/config")
+    answering = argparse.ArgumentParser(add_help=False)
+    answering.add_argument("--json", action="store_true", help="answer in JSON")
     all_commands = made.add_subparsers(dest="command", metavar="COMMAND")
     of: dict[str, argparse.ArgumentParser] = {}
     for name, (meaning, examples) in COMMANDS.items():
@@ -2357,18 +2372,20 @@ def parser() -> argparse.ArgumentParser:
             description=f"{meaning[0].upper()}{meaning[1:]}.",
             epilog=f"examples:\n  {examples}",
             formatter_class=raw,
-            parents=[common],
+            parents=[common] if name in SILENT else [answering, common],
         )
     _login_arguments(of["login"])
     for name in ("start", "stop", "doctor"):
         of[name].add_argument("server", nargs="?", default="", help="its name, like gpu; left out: your default server")
     of["start"].add_argument("--no-browser", action="store_true", help="print the address only")
     of["start"].set_defaults(key="", type="")
+    for name in SILENT:
+        of[name].set_defaults(json=False)
     of["list"].add_argument("--names", action="store_true", help="only the names that are known here, without asking")
     of["logout"].add_argument("--all", action="store_true", help="out of every site")
     of["check"].add_argument("host", help="the host name as it was typed")
-    of["completion"].add_argument("shell", choices=("bash", "zsh", "fish"))
-    return made
+    of["completion"].add_argument("shell", choices=tuple(SHELLS))
+    return made, of
 
 
 def _login_arguments(login: argparse.ArgumentParser) -> None:
@@ -2397,56 +2414,105 @@ def _login_arguments(login: argparse.ArgumentParser) -> None:
 
 def do_completion(_store: Store, asked: argparse.Namespace) -> None:
     """hubssh completion"""
-    words = " ".join(COMMANDS)
-    described = "\n".join(f"    '{name}:{meaning}'" for name, (meaning, _) in COMMANDS.items())
-    fish = "\n".join(
-        f"complete -c hubssh -n __fish_use_subcommand -a {name} -d '{meaning}'"
-        for name, (meaning, _) in COMMANDS.items()
-    )
-    print(
-        {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}[asked.shell].format(words=words, described=described, fish=fish),
-        end="",
-    )
+    options = {
+        name: list(dict.fromkeys(re.findall(r"--[a-z-]+", one.format_usage()))) for name, one in parsers()[1].items()
+    }
+    described = [(name, meaning) for name, (meaning, _) in COMMANDS.items()]
+    parts = {
+        "commands": " ".join(COMMANDS),
+        "shells": " ".join(SHELLS),
+        "zsh": "\n".join(f"    '{name}:{meaning}'" for name, meaning in described),
+        "cases": "\n".join(f"        {name}) options='{' '.join(options[name])}' ;;" for name in COMMANDS),
+        "fish": "\n".join(f"complete -c hubssh -n __fish_use_subcommand -a {name} -d '{of}'" for name, of in described),
+        "fish_options": "\n".join(
+            f"complete -c hubssh -n '__fish_seen_subcommand_from {name}' -l {option[2:]}"
+            for name in COMMANDS
+            for option in options[name]
+        ),
+        "powershell": "\n".join(f"        '{name}' = '{' '.join(options[name])}'" for name in COMMANDS),
+    }
+    script = SHELLS[asked.shell]
+    for name, text in parts.items():
+        script = script.replace(f"@{name}@", text)
+    print(script, end="")
 
 
 _BASH = """\
-_hubssh() {{
+_hubssh() {
+    local options name quoted IFS=$' \\n'
     COMPREPLY=()
     if [ "$COMP_CWORD" = 1 ]; then
-        COMPREPLY=($(compgen -W "{words}" -- "$2"))
-    else
-        case ${{COMP_WORDS[1]}} in
-            start|stop|doctor) COMPREPLY=($(compgen -W "$(hubssh list --names 2>/dev/null)" -- "$2")) ;;
-            completion) COMPREPLY=($(compgen -W "bash zsh fish" -- "$2")) ;;
-        esac
+        COMPREPLY=($(compgen -W "@commands@" -- "$2"))
+        return
     fi
-}}
+    case ${COMP_WORDS[1]} in
+@cases@
+    esac
+    case ${COMP_WORDS[1]}:$2 in
+        *:-*) COMPREPLY=($(compgen -W "$options" -- "$2")) ;;
+        start:*|stop:*|doctor:*)
+            while IFS= read -r name; do  # a name may have blanks
+                printf -v quoted %q "$name"
+                [[ $name == "$2"* || $quoted == "$2"* ]] && COMPREPLY+=("$quoted")
+            done < <(hubssh list --names 2>/dev/null) ;;
+        completion:*) COMPREPLY=($(compgen -W "@shells@" -- "$2")) ;;
+    esac
+}
 complete -F _hubssh hubssh
 """
 _ZSH = """\
 #compdef hubssh
-_hubssh() {{
+_hubssh() {
     local -a commands
+    local options
     commands=(
-{described}
+@zsh@
     )
     if (( CURRENT == 2 )); then
         _describe command commands
-    else
-        case $words[2] in
-            start|stop|doctor) compadd -- ${{(f)"$(hubssh list --names 2>/dev/null)"}} ;;
-            completion) compadd bash zsh fish ;;
-        esac
+        return
     fi
-}}
+    case $words[2] in
+@cases@
+    esac
+    if [[ $PREFIX == -* ]]; then
+        compadd -- ${=options}
+        return
+    fi
+    case $words[2] in
+        start|stop|doctor) compadd -- ${(f)"$(hubssh list --names 2>/dev/null)"} ;;
+        completion) compadd @shells@ ;;
+    esac
+}
 compdef _hubssh hubssh
 """
 _FISH = """\
 complete -c hubssh -f
-{fish}
+@fish@
+@fish_options@
 complete -c hubssh -n '__fish_seen_subcommand_from start stop doctor' -a '(hubssh list --names 2>/dev/null)'
-complete -c hubssh -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'
+complete -c hubssh -n '__fish_seen_subcommand_from completion' -a '@shells@'
 """
+_POWERSHELL = """\
+Register-ArgumentCompleter -Native -CommandName hubssh -ScriptBlock {
+    param($word, $line, $cursor)
+    $options = @{
+@powershell@
+    }
+    $before = @($line.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor } | ForEach-Object { "$_" })
+    $command = if ($before.Count -gt 1) { $before[1] } else { '' }
+    $found = if (-not $command) { '@commands@' -split ' ' }
+        elseif ($word -like '-*') { "$($options[$command])" -split ' ' }
+        elseif ($command -in 'start', 'stop', 'doctor') { hubssh list --names 2>$null }
+        elseif ($command -eq 'completion') { '@shells@' -split ' ' }
+    $typed = $word.Trim([char[]]"'`"")
+    $found | Where-Object { $_ -and $_.StartsWith($typed) } | ForEach-Object {
+        $shown = if ($_ -match '^[A-Za-z0-9_.+-]+$') { $_ } else { "'$_'" }
+        [System.Management.Automation.CompletionResult]::new($shown, $_, 'ParameterValue', $_)
+    }
+}
+"""
+SHELLS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH, "powershell": _POWERSHELL}
 
 
 def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
@@ -2481,7 +2547,9 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
             machine.tell(f"hubssh: {trouble.line}")
         return 1
     except KeyboardInterrupt:
-        machine.tell("\nhubssh: stopped by you; nothing was changed.")
+        machine.answer({"error": "interrupted", "error_description": "Stopped by you.", "cure": ""})
+        if not machine.json:
+            machine.tell("\nhubssh: stopped by you.")
         return 130
     except BrokenPipeError:  # `hubssh list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

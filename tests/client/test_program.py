@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.client import hubssh
-from deploy.client.hubssh import Server
+from deploy.client.hubssh import Answer, Server
 from tests.client.laptop import HUBSSH
-from tests.client.makers import NOW, certificate, site, store
+from tests.client.makers import NOW, Pretended, certificate, site, store
 
 PYTHONS = sorted({*map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3")), "/usr/bin/python3", sys.executable})
 
@@ -86,37 +87,57 @@ def test_what_cannot_be_understood_is_said_with_status_2() -> None:
     assert run("login", "--mode", "sideways").returncode == 2
 
 
-def test_bash_completes_commands_and_the_servers_that_are_known(tmp_path: Path) -> None:
-    made = store(tmp_path)
-    program = tmp_path / "bin" / "hubssh"
+def completing(folder: Path, made: hubssh.Store) -> dict[str, str]:
+    """An environment where `hubssh` is this one, with these sites."""
+    program = folder / "bin" / "hubssh"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{HUBSSH}" "$@" --ssh-dir "{made.ssh}"\n')
     program.chmod(0o700)
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+def test_bash_completes_commands_options_and_the_servers_that_are_known(tmp_path: Path) -> None:
+    listed = site(servers=(*site().servers, *with_servers("GPU", "My GPU").servers[1:]))
+    environment = completing(tmp_path, store(tmp_path, listed))
     script = (
         'eval "$(hubssh completion bash)"; COMP_WORDS=(hubssh "$@"); COMP_CWORD=$#; _hubssh hubssh "${@: -1}"; '
-        'echo "${COMPREPLY[@]}"'
+        '[ "${#COMPREPLY[@]}" = 0 ] || printf "%s\\n" "${COMPREPLY[@]}"'
     )
 
     def completed(*words: str) -> list[str]:
-        environment = {"PATH": f"{program.parent}:/usr/bin:/bin"}
         done = subprocess.run(
             ["bash", "-c", script, "bash", *words], env=environment, capture_output=True, text=True, check=True
         )
         assert done.stderr == ""
-        return done.stdout.split()
+        return done.stdout.splitlines()
 
     assert completed("st") == ["start", "stop", "status"]
-    assert completed("doctor", "") == ["alice", "gpu", "off", "bob+lab"]
+    assert completed("doctor", "") == ["alice", "GPU", "My\\ GPU", "gpu", "off", "bob+lab"]
     assert completed("start", "g") == ["gpu"]
+    assert completed("start", "My") == completed("start", "My\\ ") == ["My\\ GPU"]
     assert completed("completion", "f") == ["fish"]
+    assert completed("login", "--no") == ["--no-browser", "--no-agent"]
+    assert completed("start", "--") == ["--json", "--site", "--ssh-dir", "--no-browser"]
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion_leaves_no_place_unfilled(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.returncode == 0
+    assert not re.search(r"@[a-z_]+@", done.stdout)
+    for name in hubssh.COMMANDS:
+        assert name in done.stdout
+    assert "other-user" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish", "pwsh"])
 def test_other_shells_can_read_their_completion(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not here")
-    (tmp_path / "completion").write_text(run("completion", shell).stdout)
-    done = subprocess.run([shell, "-n", str(tmp_path / "completion")], capture_output=True, text=True, check=False)
+    script = tmp_path / ("completion.ps1" if shell == "pwsh" else "completion")
+    script.write_text(run("completion", "powershell" if shell == "pwsh" else shell).stdout)
+    only_read = ["-NoProfile", "-File"] if shell == "pwsh" else ["-n"]
+    done = subprocess.run([shell, *only_read, str(script)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -226,6 +247,59 @@ def test_json_of_a_failure_has_the_three_fields(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert set(json.loads(done.stdout)) == {"error", "error_description", "cure"}
     assert done.stderr == ""
+
+
+def answered(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_command_answers_in_json_but_the_two_that_answer_to_a_program() -> None:
+    takes = {name for name in hubssh.COMMANDS if "--json" in run(name, "--help").stdout}
+    assert takes == set(hubssh.COMMANDS) - {"check", "completion"}
+    assert "Every command but `check` and `completion` takes `--json`" in (HUBSSH.parent / "README.md").read_text()
+
+
+def test_names_are_answered_in_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = store(tmp_path)
+    assert hubssh.main(["list", "--names", "--json", "--ssh-dir", made.ssh]) == 0
+    assert answered(capsys) == {"names": ["alice", "gpu", "off", "bob+lab"]}
+
+
+def test_sessions_that_are_not_known_are_not_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, words = store(tmp_path), ["status", "--json", "--ssh-dir", str(tmp_path)]
+    Pretended(sessions=Answer(503, {}, "", False, None)).stand_in(monkeypatch)
+    assert hubssh.main(words, made.machine) == 0
+    assert answered(capsys)["sessions"] is None
+    Pretended(sessions=Answer(200, {"sessions": []}, "", False, None)).stand_in(monkeypatch)
+    assert hubssh.main(words, made.machine) == 0
+    assert answered(capsys)["sessions"] == []
+
+
+def test_a_logout_that_revoked_nothing_is_not_done_unless_nothing_was_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretended(certificates=Answer(503, {}, "", False, None)).stand_in(monkeypatch)
+    words = ["logout", "--ssh-dir", str(tmp_path)]
+    assert hubssh.main(words, store(tmp_path).machine) == 1
+    assert "It could not be revoked" in capsys.readouterr().out
+    assert not (tmp_path / "hubssh").exists()
+    made = store(tmp_path, site(certificate=certificate(valid_before=NOW)))
+    assert hubssh.main([*words, "--json"], made.machine) == 0
+    assert answered(capsys) == {"revoked": {"https://ssh.example.org": False}}
+
+
+def test_stopped_by_hand_is_told_in_json_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hubssh, "do_status", stopped)
+    assert hubssh.main(["status", "--json", "--ssh-dir", str(tmp_path)]) == 130
+    assert answered(capsys)["error"] == "interrupted"
 
 
 def test_a_reader_that_has_seen_enough_gets_no_traceback(tmp_path: Path) -> None:
