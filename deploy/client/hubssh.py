@@ -1385,8 +1385,8 @@ def include(store: Store) -> None:
     if is_included(store):
         return
     path = os.path.join(store.ssh, "config")
-    before = _without_include(store, read_text(path))
-    write(store.machine, path, f"{_HEAD}\n{_include_line(store)}\n\n{before}", _mode(path))
+    mark, before = _marked(_without_include(store, read_text(path)))
+    write(store.machine, path, f"{mark}{_HEAD}\n{_include_line(store)}\n\n{before}", _mode(path))
 
 
 def exclude(store: Store) -> None:
@@ -1402,9 +1402,16 @@ def exclude(store: Store) -> None:
         remove(path)
 
 
+def _marked(text: str) -> tuple[str, str]:
+    """The mark that editors on Windows put first, and the rest: anywhere else ssh would not know it."""
+    return (text[:1], text[1:]) if text.startswith("\ufeff") else ("", text)
+
+
 def _without_include(store: Store, text: str) -> str:
-    kept = [line for line in text.splitlines(keepends=True) if line.strip() not in (_HEAD, _include_line(store))]
-    return "".join(kept).lstrip("\n") if len(kept) < len(text.splitlines()) else text
+    mark, own = _marked(text)
+    lines = own.splitlines(keepends=True)
+    kept = [line for line in lines if line.strip() not in (_HEAD, _include_line(store))]
+    return mark + "".join(kept).removeprefix("\n") if len(kept) < len(lines) else text
 
 
 def _mode(path: str) -> int:

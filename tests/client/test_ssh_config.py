@@ -346,6 +346,7 @@ class TestTheOneLineInTheOwnConfiguration:
             b"# \xff\x80\r\nHost w\r\n",
             b"Host w # no end",
             b"\x0c\n\x85\nHost w\n",
+            b"\n\nHost w\n",
         ],
     )
     def test_it_is_not_read_as_more_than_bytes(self, tmp_path: Path, own: bytes) -> None:
@@ -355,6 +356,18 @@ class TestTheOneLineInTheOwnConfiguration:
         hubssh.configure(made)
         assert path.read_bytes().endswith(own)
         hubssh.configure(made)
+        hubssh.exclude(made)
+        assert path.read_bytes() == own
+
+    def test_the_mark_that_notepad_puts_first_stays_first(self, tmp_path: Path) -> None:
+        """ssh on Windows passes over it there, and nowhere else."""
+        path, own = tmp_path / "config", b"\xef\xbb\xbfHost w\n"
+        path.write_bytes(own)
+        made = store(tmp_path)
+        hubssh.configure(made)
+        assert hubssh.is_included(made)
+        assert path.read_bytes().count(own[:3]) == 1
+        assert path.read_bytes().startswith(own[:3] + b"# hubssh")
         hubssh.exclude(made)
         assert path.read_bytes() == own
 
