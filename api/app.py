@@ -1,4 +1,4 @@
-"""The two HTTP apps: the public one, and the internal one for the bastion. Made from `Services`, never at import.
+"""The HTTP apps: public, for pods alone, and internal for the bastion. Made from `Services`, never at import.
 
 Here, once, errors become HTTP: a `Refusal` its status and sentence, an outage 503 with Retry-After, input that
 cannot be read 400. Nobody ever sees a traceback, and every error has the same two fields.
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from api.edge import Edge, problem
 from api.errors import Refused, TokenRefused, Unavailable, status_of
+from api.forwarded import Forwarded
 from api.front import Front
 from api.routes import held, internal, operate, pods, reports
 from api.services import Services
@@ -57,9 +58,19 @@ def create_app(services: Services, front: Front | None = None, routers: Iterable
     """The public app: trust material, enrolments, and what `routers` add. Those for people need a `front`."""
     app = _app(services, "jupyterhub-bastion", (operate.router, pods.router, *routers))
     app.state.front = front
+    return _edge(services, Forwarded(app, services.settings.pods.networks), "public")
+
+
+def create_pods_app(services: Services) -> ASGIApp:
+    """The app behind the pods' own port: trust material and enrolments. The sender is whoever connected."""
+    app = _app(services, "jupyterhub-bastion, for pods", (operate.router, pods.router))
+    return _edge(services, Forwarded(app, None), "pods")
+
+
+def _edge(services: Services, app: ASGIApp, port: str) -> ASGIApp:
     return Edge(
         app,
-        port="public",
+        port=port,
         max_body=services.settings.listen.max_body,
         https=services.settings.public_url.startswith("https://"),
         metrics=services.metrics,

@@ -39,7 +39,7 @@ def problem(status: int, code: str, sentence: str, headers: dict[str, str] | Non
 
 
 class Edge:
-    """Wraps an app. `port` is its name in logs and metrics: "public" or "internal".
+    """Wraps an app. `port` is its name in logs and metrics: "public", "pods" or "internal".
 
     `max_body` bounds a body in bytes; `longer` are the paths that may have more.
     """

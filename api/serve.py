@@ -1,9 +1,9 @@
-"""Runs both ports and the background work in one process, and ends them in order on SIGTERM."""
+"""Runs the ports and the background work in one process, and ends them in order on SIGTERM."""
 
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import httpx
@@ -11,7 +11,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from api.app import create_app, create_internal_app
+from api.app import create_app, create_internal_app, create_pods_app
 from api.compose import internal_secret, open_audit, open_services
 from api.errors import StoreUnavailable
 from api.front import open_front
@@ -42,8 +42,12 @@ class _Server(uvicorn.Server):
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises `BastionError` with a sentence if it cannot start."""
     secret = internal_secret(settings)
-    public = _listen(settings.listen.host, settings.listen.port)
-    internal = _listen(settings.internal.host, settings.internal.port)
+    sockets = {
+        "public": _listen(settings.listen.host, settings.listen.port),
+        "internal": _listen(settings.internal.host, settings.internal.port),
+    }
+    if settings.listen.pod_port is not None:
+        sockets["pods"] = _listen(settings.listen.host, settings.listen.pod_port)
     # trust_env off: a proxy variable must not send our client secret elsewhere.
     async with (
         open_services(settings, open_audit(settings)) as services,
@@ -52,23 +56,26 @@ async def serve(settings: Settings) -> None:
         with suppress(StoreUnavailable):  # the roster goes on trying, and `/readyz` says so meanwhile
             await services.store.open(services.now_ms())
         front = open_front(settings, http, services.clock)
-        app = create_app(services, front, routers=ROUTERS)
-        ports = (_server(app), _server(create_internal_app(services, secret)))
-        await _run(services, ports, (public, internal))
+        apps = {
+            "public": create_app(services, front, routers=ROUTERS),
+            "internal": create_internal_app(services, secret),
+            "pods": create_pods_app(services),
+        }
+        await _run(services, {port: (_server(apps[port]), listening) for port, listening in sockets.items()})
 
 
-async def _run(services: Services, servers: tuple[_Server, ...], sockets: tuple[socket.socket, ...]) -> None:
+async def _run(services: Services, ports: Mapping[str, tuple[_Server, socket.socket]]) -> None:
     loop = asyncio.get_running_loop()
 
     def end() -> None:
         log.info("stopping")
         services.roster.close()
-        for server in servers:
+        for server, _ in ports.values():
             server.should_exit = True
 
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, end)
-    for port, listening in zip(("public", "internal"), sockets, strict=True):
+    for port, (_, listening) in ports.items():
         host, number = listening.getsockname()[:2]
         log.info("listening", port=port, address=f"{host}:{number}")
     async with asyncio.TaskGroup() as tasks:
@@ -79,7 +86,7 @@ async def _run(services: Services, servers: tuple[_Server, ...], sockets: tuple[
             tasks.create_task(ShareWatch(services).run()),
         )
         async with asyncio.TaskGroup() as serving:
-            for server, listening in zip(servers, sockets, strict=True):
+            for server, listening in ports.values():
                 serving.create_task(server.serve(sockets=[listening]))
         for task in background:
             task.cancel()

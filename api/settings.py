@@ -146,6 +146,10 @@ class ListenSettings(_Group):
     trusted_proxies: Networks = ()
     """Addresses of reverse proxies whose `X-Forwarded-For` is believed. Nobody else's is."""
 
+    pod_port: Port | None = None
+    """One more port, for notebook servers alone, where no `X-Forwarded-For` is believed: for clusters, where proxies
+    are pods as well. Then nothing but proxies may reach `port`. Empty: notebook servers come to `port`."""
+
     max_body: Annotated[int, Field(ge=16384, le=1 << 24)] = 65536
     """Bytes that one request may carry."""
 

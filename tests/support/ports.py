@@ -1,4 +1,4 @@
-"""Why: the api's two ports without sockets, so that a test chooses the address that a request comes from.
+"""Why: the api's ports without sockets, so that a test chooses the address that a request comes from.
 
 The roster does nothing by itself here: a test beats it (`services.roster.ask_hub()`), so that nothing is timed.
 """
@@ -18,7 +18,7 @@ import asyncssh
 import httpx
 from starlette.types import ASGIApp
 
-from api.app import create_app, create_internal_app
+from api.app import create_app, create_internal_app, create_pods_app
 from api.compose import internal_secret, open_services
 from api.services import Services
 from api.settings import read_settings
@@ -36,7 +36,7 @@ def new_key(algorithm: str = "ssh-ed25519", **options: Any) -> str:
 
 @dataclass
 class Ports:
-    """Both ports of one api. `clock` stands still unless a test moves it."""
+    """The ports of one api. `clock` stands still unless a test moves it."""
 
     services: Services
     clock: Clock
@@ -44,6 +44,7 @@ class Ports:
     secret: str
     _public: ASGIApp
     _internal: ASGIApp
+    _pods: ASGIApp
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """The audit lines so far, oldest first."""
@@ -55,6 +56,12 @@ class Ports:
     ) -> httpx.Response:
         """One request to the public port, sent from `peer`."""
         return await self._ask(self._public, method, path, token, peer, options)
+
+    async def pods(
+        self, method: str, path: str, token: str | None = None, *, peer: str = "127.0.0.1", **options: Any
+    ) -> httpx.Response:
+        """One request to the pods' own port, sent from `peer`."""
+        return await self._ask(self._pods, method, path, token, peer, options)
 
     async def internal(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request to the internal port, with the secret unless `secret` says otherwise."""
@@ -103,4 +110,5 @@ async def open_ports(hub: Hub | None, state: Path, **changes: str) -> AsyncItera
             secret.decode(),
             create_app(services),
             create_internal_app(services, secret),
+            create_pods_app(services),
         )
