@@ -115,6 +115,7 @@ def _server(app: ASGIApp) -> _Server:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=512)
+        # `::` is every address, of IPv4 too; `api.sender` knows those by their usual form.
+        return socket.create_server((host, port), family=family, backlog=512, dualstack_ipv6=host == "::")
     except OSError as error:
         raise ListenError(f"{host}:{port} cannot be listened on: {error.strerror}.") from None

@@ -138,7 +138,7 @@ class ListenSettings(_Group):
     """The public port: browsers, scripts and pods."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. `0.0.0.0`: all of IPv4; `::`: all of both."""
 
     port: Port = 9080
     """Port to listen on; 0 takes a free one and prints it."""
@@ -158,7 +158,7 @@ class InternalSettings(_Group):
     """The second port: the bastion and the operators' metrics. Never put it behind an ingress."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. `0.0.0.0`: all of IPv4; `::`: all of both."""
 
     port: Port = 9081
     """Port to listen on; 0 takes a free one and prints it."""

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bastion.crewlink import CrewLink
+from bastion.settings import bind_to
 
 LISTENING = "listening"
 """What a worker tells as soon as it accepts connections."""
@@ -89,7 +90,7 @@ def pause_before(failures: int) -> float:
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
     """Sockets that are bound but do not listen: one for each address of `host`."""
     for family, kind, protocol, _, address in socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        bind_to(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     ):
         door = socket.socket(family, kind, protocol)
         try:

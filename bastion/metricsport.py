@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from bastion.settings import bind_to
 from ca.errors import BastionError
 
 _SECONDS = 10.0
@@ -30,7 +31,7 @@ class MetricsPort:
     async def start(self) -> None:
         """Listen. Raises `BastionError` when the port is taken."""
         try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=_MAX_HEAD)
+            self._server = await asyncio.start_server(self._serve, bind_to(self._host), self._port, limit=_MAX_HEAD)
         except OSError as error:
             place = f"{self._host} port {self._port}"
             raise BastionError(f"Cannot listen on {place} for metrics: {error.strerror}.") from None

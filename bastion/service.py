@@ -15,7 +15,7 @@ from bastion.directory.table import Moved, Pod, Stopped
 from bastion.listener import Gate
 from bastion.metricsport import MetricsPort
 from bastion.parts import Parts
-from bastion.settings import Settings
+from bastion.settings import Settings, bind_to
 from ca.errors import BastionError
 
 BACKLOG = 1024
@@ -130,7 +130,7 @@ class Bastion(Parts):
         if doors:
             return [await loop.create_server(self._gate, sock=door, backlog=BACKLOG) for door in doors]
         try:
-            server = await loop.create_server(self._gate, listen.host, listen.port, backlog=BACKLOG)
+            server = await loop.create_server(self._gate, bind_to(listen.host), listen.port, backlog=BACKLOG)
         except OSError as error:
             raise BastionError(cannot_listen(self._settings, error)) from None
         _log.info("listening on %s port %d", listen.host, server.sockets[0].getsockname()[1])

@@ -40,11 +40,17 @@ Older = Literal[
 _LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
 
+def bind_to(host: str) -> str | None:
+    """`host` as socket functions want it. For them `::` is IPv6 alone; here it is every address, with a socket for each
+    family, so that IPv4 clients keep their IPv4 addresses."""
+    return None if host in ("", "::") else host
+
+
 class ListenSettings(Group):
     """Where people's ssh arrives."""
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. `0.0.0.0`: all of IPv4; `::`: all of both."""
 
     port: Port = 2222
     """Port to listen on; 0 takes a free one and prints it."""

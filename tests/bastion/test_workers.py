@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bastion.crew import pause_before
+from bastion.crew import Slot, pause_before
 from tests.support.site import LIMIT, Client, Site, site
 
 
@@ -42,6 +42,15 @@ async def spread(of: Site, key: Path) -> dict[str, Client]:
             known.update(new)
             found.setdefault(new[0].partition(".")[0], client)
     return found
+
+
+def test_every_address_is_a_socket_for_each_family_so_that_ipv4_clients_keep_theirs() -> None:
+    slot = Slot(1)
+    slot.open("::", 0)  # bound, and never listening
+    try:
+        assert sorted(door.getsockname()[0] for door in slot.doors) == ["0.0.0.0", "::"]
+    finally:
+        slot.close()
 
 
 async def test_both_workers_take_connections_and_operators_see_one_bastion(two: Site) -> None:
