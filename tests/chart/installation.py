@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from deploy.images import cluster_secrets
 from tests.chart.apiserver import ApiServer, place
@@ -163,11 +164,15 @@ def values(server: ApiServer, hub: Hub, port: int) -> dict[str, Any]:
         "podSecurity": {"group": GROUP},
         "notebooks": {
             "unixUser": unix_user(),
-            "networks": ["127.0.0.0/8"],
+            "networks": ["127.0.0.0/8"],  # where the ingress controller's pods would be, too
             "sshPort": int(hub.pod_environment["SSH_BASTION_SSH_PORT"]),
             "keyPort": int(hub.pod_environment["SSH_BASTION_KEY_PORT"]),
         },
-        "api": {"settings": {"SSH_API_HUB_POLL_INTERVAL": 0.3}, "startServers": True},
+        "api": {
+            "settings": {"SSH_API_HUB_POLL_INTERVAL": 0.3},
+            "startServers": True,
+            "trustedProxies": ["127.0.0.0/8"],
+        },
         "bastion": {
             "hosts": ["127.0.0.1"],
             "port": port,
@@ -179,10 +184,11 @@ def values(server: ApiServer, hub: Hub, port: int) -> dict[str, Any]:
     }
 
 
-def api_network(port: int, internal_port: int) -> dict[str, str]:
+def api_network(port: int, internal_port: int, pod_port: int) -> dict[str, str]:
     return {
         "SSH_API_LISTEN_HOST": "127.0.0.1",
         "SSH_API_LISTEN_PORT": str(port),
+        "SSH_API_LISTEN_POD_PORT": str(pod_port),
         "SSH_API_INTERNAL_HOST": "127.0.0.1",
         "SSH_API_INTERNAL_PORT": str(internal_port),
     }
@@ -190,7 +196,9 @@ def api_network(port: int, internal_port: int) -> dict[str, str]:
 
 def set_up(made: Installation, system: System) -> None:
     """Give the processes of `system` what the chart renders, and nothing else."""
-    api = made.pod("api", api_network(system.hub.api_port, system.internal_port))
+    pod_port = urlsplit(system.hub.pod_api_url).port
+    assert pod_port
+    api = made.pod("api", api_network(system.hub.api_port, system.internal_port, pod_port))
     bastion = made.pod(
         "bastion",
         {

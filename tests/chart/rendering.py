@@ -72,7 +72,21 @@ MATRIX: Mapping[str, Mapping[str, Any]] = {
     "servers as the hub says": {"bastion": {"directory": "hub"}, "kubeApiHost": "192.0.2.10"},
     "several namespaces": {"notebooks": {"namespaces": ["hub", "staff"]}, "kubeApiHost": "192.0.2.10"},
     "a namespace for each user": {"notebooks": {"namespaces": ["jupyter-*"]}},
+    "a policy beside another in each namespace": {
+        "notebooks": {"namespaces": ["hub", "staff"]},
+        "networkPolicy": {"alsoBesideIn": ["staff"]},
+    },
     "without z2jh's own policy": {"networkPolicy": {"besideSingleuserPolicy": False}},
+    "pods with IPv6 addresses": {"listenHost": "::", "notebooks": {"networks": ["fd00:10:244::/56"]}},
+    "labels of one's own": {
+        "commonLabels": {"team": "all", "app.kubernetes.io/part-of": "jupyterhub"},
+        "api": {"podLabels": {"team": "api"}, "podAnnotations": {"note": "api"}},
+        "bastion": {
+            "metrics": {"enabled": True},
+            "podLabels": {"team": "bastion"},
+            "podAnnotations": {"prometheus.io/scrape": "false", "prometheus.io/path": "/metrics"},
+        },
+    },
 }
 """Installations that differ in what they render."""
 
@@ -121,11 +135,21 @@ def template(values: Mapping[str, Any], namespace: str = NAMESPACE) -> subproces
     return helm("template", RELEASE, str(CHART), "--namespace", namespace, "--kube-version", "1.35.4", values=values)
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML as Kubernetes takes it in the end: a key that stands twice in one map is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"twice in one map: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def rendered(*parts: Mapping[str, Any]) -> list[Object]:
     """The objects for the least values and what `parts` lay over them."""
     done = template(merged(MINIMAL, *parts))
     assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [one for one in yaml.load_all(done.stdout, _EachKeyOnce) if one]
 
 
 def refusal(*parts: Mapping[str, Any]) -> str:

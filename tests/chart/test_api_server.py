@@ -253,7 +253,7 @@ def test_helm_installs_upgrades_and_removes_it_and_its_notes_say_what_to_type(
     assert done.returncode == 0, done.stderr
     for words in (
         "kubectl -n helm rollout status deployment/ssh-jupyterhub-bastion-api",
-        "custom.ssh.apiUrl: http://ssh-jupyterhub-bastion-api.helm.svc",
+        "custom.ssh.apiUrl: http://ssh-jupyterhub-bastion-api-pods.helm.svc",
         "ssh -p 2222 YOU@ssh.example.org",
     ):
         assert words in done.stdout
@@ -262,7 +262,8 @@ def test_helm_installs_upgrades_and_removes_it_and_its_notes_say_what_to_type(
     open_site = {**MINIMAL, "networkPolicy": {"enabled": False}}
     done = helm("upgrade", "ssh", str(CHART), *at, "--no-hooks", values=open_site)
     assert done.returncode == 0, done.stderr
-    assert "There are NO NetworkPolicies" in done.stdout
+    assert "There are NO NetworkPolicies of ours" in done.stdout
+    assert "deploy/hub/z2jh-values.yaml" in done.stdout
     done = helm("upgrade", "ssh", str(CHART), *at, "--no-hooks", values={"enabled": False})
     assert done.returncode == 0, done.stderr
     assert "switched off" in done.stdout

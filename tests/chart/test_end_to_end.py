@@ -61,7 +61,13 @@ def site(
     node = Node(server, NAMESPACE, tmp_path_factory.mktemp("node"))
     node.start()
     ports = {"SSH_BASTION_SSH_PORT": str(free_port()), "SSH_BASTION_KEY_PORT": str(free_port())}
-    hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE | ports, cluster=node)  # type: ignore[arg-type]
+    hub = Hub(
+        tmp_path_factory.mktemp("hub"),
+        hub_release,
+        pod_environment=POD_SIDE | ports,
+        pod_api_url=f"http://127.0.0.1:{free_port()}",
+        cluster=node,  # type: ignore[arg-type]
+    )
     system = System(hub, tmp_path_factory.mktemp("system"))
     chosen = merged(values(server, hub, system.port), SEVERAL if database else {})
     done = template(chosen)
@@ -96,7 +102,7 @@ def site(
 def another_api(made: Installation, system: System) -> Process:
     """The second replica, running."""
     port = free_port()
-    pod = made.pod("api", api_network(port, free_port()), number=2)
+    pod = made.pod("api", api_network(port, free_port(), free_port()), number=2)
     log, output = system.folder / "api-2.log", system.folder / "api-2.audit"
     process = Process("api-2", system.api.arguments, pod.variables(pod.container), log, output)
     process.start()

@@ -52,7 +52,7 @@ def test_no_service_link_becomes_a_setting(objects: list[Object]) -> None:
 
 def test_a_token_is_mounted_only_where_kubernetes_is_asked(objects: list[Object]) -> None:
     watches = bool([one for one in of_kind(objects, "RoleBinding") + of_kind(objects, "ClusterRoleBinding")
-                    if one["metadata"]["name"] == f"{NAME}-bastion"])  # fmt: skip
+                    if one["subjects"][0]["name"] == f"{NAME}-bastion"])  # fmt: skip
     for name, spec in pod_specs(objects).items():
         wanted = {f"{NAME}-api": False, f"{NAME}-bastion": watches, f"{NAME}-secrets": True}[name]
         assert spec["automountServiceAccountToken"] is wanted, name
@@ -67,12 +67,14 @@ def test_the_bastion_may_watch_pods_and_nothing_else_may_do_anything(objects: li
         if role["metadata"]["name"] == f"{NAME}-secrets":
             assert rule == {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}
         else:
-            assert role["metadata"]["name"] == f"{NAME}-bastion"
+            assert role["metadata"]["name"] == ("hub-" if role["kind"] == "ClusterRole" else "") + f"{NAME}-bastion"
             assert rule == {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     bindings = of_kind(objects, "RoleBinding") + of_kind(objects, "ClusterRoleBinding")
     for binding in bindings:
         (subject,) = binding["subjects"]
-        assert subject["name"] == binding["metadata"]["name"] == binding["roleRef"]["name"]
+        assert binding["metadata"]["name"] == binding["roleRef"]["name"]
+        wide = "hub-" if binding["kind"] == "ClusterRoleBinding" else ""
+        assert binding["roleRef"]["name"] == wide + subject["name"]
         assert subject["name"] in {f"{NAME}-bastion", f"{NAME}-secrets"}
 
 

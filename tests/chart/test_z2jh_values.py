@@ -99,8 +99,12 @@ def test_the_two_charts_mean_the_same_service_token_and_ports() -> None:
     assert variables["SSH_API_SERVICE_NAME"] in VALUES["hub"]["services"]
     (token,) = [v["secret"] for v in pod_specs(objects)[f"{NAME}-api"]["volumes"] if v["name"] == "hub-token"]
     assert token["items"][0]["key"] == "hub.services.ssh.apiToken"
-    assert VALUES["custom"]["ssh"]["apiUrl"] == f"http://{NAME}-api.hub.svc"
-    assert container(objects, "api")["ports"][0]["containerPort"] == 9080
+    assert VALUES["custom"]["ssh"]["apiUrl"] == f"http://{NAME}-api-pods.hub.svc"
+    (service,) = [one for one in objects if one["kind"] == "Service" and one["metadata"]["name"] == f"{NAME}-api-pods"]
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == 80
+    (target,) = [one for one in container(objects, "api")["ports"] if one["name"] == port["targetPort"]]
+    assert str(target["containerPort"]) == variables["SSH_API_LISTEN_POD_PORT"]
     assert environment(objects, "bastion")["BASTION_DIRECTORY_SSH_PORT"] == "2222"
 
 

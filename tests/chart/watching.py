@@ -43,7 +43,7 @@ class Site:
         done = template(merged(MINIMAL, values), self.namespace)
         assert done.returncode == 0, done.stderr
         objects = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] in kinds]
-        return [one for one in objects if one["metadata"]["name"] == f"{NAME}-bastion"]
+        return [one for one in objects if one["metadata"]["name"].endswith(f"{NAME}-bastion")]
 
     def install(self, *kinds: str, **values: Any) -> None:
         """Create these objects of the bastion's."""

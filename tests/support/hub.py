@@ -92,6 +92,8 @@ class Hub:
     log_level: str = "INFO"
     public_url: str = ""
     """Where the api is said to be; the OAuth redirect goes there. Default: a free port on loopback."""
+    pod_api_url: str = ""
+    """Where pods reach the api. Default: there, too."""
 
     password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
     admin_password: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
@@ -216,6 +218,7 @@ class Hub:
             ),
             "server_args": server_args,
             "public_url": self.public_url,
+            "pod_api_url": self.pod_api_url or None,
             "existing_form": self.existing_form,
             "start_servers": self.start_servers,
             "kubernetes": self.cluster is not None,

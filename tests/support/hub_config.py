@@ -152,6 +152,7 @@ c.JupyterHub.load_roles = [
 configure(
     c,
     public_url=given["public_url"],
+    api_url=given["pod_api_url"],
     api_token=given["service_token"],
     pod_side=given["pod_side"],
     pod_environment=given["pod_environment"],

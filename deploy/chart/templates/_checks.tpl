@@ -51,4 +51,37 @@
 {{- if and $values.bastion.service.nodePort (eq $values.bastion.service.type "ClusterIP") -}}
 {{- fail "bastion.service.nodePort needs bastion.service.type NodePort or LoadBalancer." -}}
 {{- end -}}
+{{- include "bastion.nameChecks" . -}}
+{{- include "bastion.proxyChecks" . -}}
+{{- end -}}
+
+{{/* Names, labels and ports that Kubernetes or another value would refuse only later. */}}
+{{- define "bastion.nameChecks" -}}
+{{- $values := .Values -}}
+{{- $name := include "bastion.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([a-z0-9-]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "The objects' names would begin with %s, which no Service may: set fullnameOverride to small letters, digits and hyphens, with a letter first." $name) -}}
+{{- end -}}
+{{- range $part := list "api" "bastion" -}}
+{{- $ours := merge (include "bastion.ownLabels" (list $ $part) | fromYaml) (include "bastion.meaningLabels" $part | fromYaml) | keys -}}
+{{- range $where, $labels := dict "commonLabels" $values.commonLabels (printf "%s.podLabels" $part) (get $values $part).podLabels -}}
+{{- range $label := keys $labels | sortAlpha -}}
+{{- if has $label $ours -}}
+{{- fail (printf "%s: %s is a label that the chart decides, since Services and policies select by such: take another." $where $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $values.networkPolicy.alsoBesideIn -}}
+{{- if not (has . $values.notebooks.namespaces) -}}
+{{- fail (printf "networkPolicy.alsoBesideIn: %s is none of notebooks.namespaces, so no notebook server of ours is there: take it away here, or add it there." .) -}}
+{{- end -}}
+{{- end -}}
+{{- $host := (urlParse $values.publicUrl).hostname -}}
+{{- if and $values.api.ingress.enabled (or (contains ":" $host) (regexMatch "^[0-9.]+$" $host)) -}}
+{{- fail (printf "publicUrl is an address (%s), and an Ingress takes a host name only: give the api a name, or set api.ingress.enabled to false." $host) -}}
+{{- end -}}
+{{- if and $values.bastion.metrics.enabled (eq (int $values.bastion.metrics.port) 2222) -}}
+{{- fail "bastion.metrics.port is 2222, where the bastion's ssh listens in its pod: take another." -}}
+{{- end -}}
 {{- end -}}

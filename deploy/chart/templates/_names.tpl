@@ -19,15 +19,34 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{- define "bastion.labels" -}}
+{{/* The labels that are ours to decide. Call with (list $ "api"). */}}
+{{- define "bastion.ownLabels" -}}
 {{- $root := index . 0 -}}
 {{ include "bastion.selector" . }}
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- end -}}
+
+{{/* The labels of an object, each key once. Call with (list $ "api"). */}}
+{{- define "bastion.labels" -}}
+{{- $root := index . 0 -}}
+{{- merge (include "bastion.ownLabels" . | fromYaml) $root.Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{/* Labels of pods that mean something to others: Zero to JupyterHub's policies let a pod with this one reach the hub. */}}
+{{- define "bastion.meaningLabels" -}}
+{{- if eq . "api" -}}
+hub.jupyter.org/network-access-hub: "true"
+{{- end -}}
+{{- end -}}
+
+{{/* The labels of a part's pods, each key once. Call with (list $ "api"). */}}
+{{- define "bastion.podLabels" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 1 -}}
+{{- $ours := merge (include "bastion.ownLabels" . | fromYaml) (include "bastion.meaningLabels" $part | fromYaml) -}}
+{{- merge $ours (get $root.Values $part).podLabels $root.Values.commonLabels | toYaml -}}
 {{- end -}}
 
 {{- define "bastion.image" -}}
@@ -52,7 +71,7 @@ http://{{ include "bastion.fullname" . }}-api-internal.{{ .Release.Namespace }}.
 
 {{/* Where notebook pods reach the api. */}}
 {{- define "bastion.podUrl" -}}
-http://{{ include "bastion.fullname" . }}-api.{{ .Release.Namespace }}.svc{{ if ne (int .Values.api.service.port) 80 }}:{{ int .Values.api.service.port }}{{ end }}
+http://{{ include "bastion.fullname" . }}-api-pods.{{ .Release.Namespace }}.svc
 {{- end -}}
 
 {{/* The namespaces of notebook servers, as JSON: {"in": [...]}. */}}
@@ -68,6 +87,23 @@ http://{{ include "bastion.fullname" . }}-api.{{ .Release.Namespace }}.svc{{ if 
 {{/* "true" when a namespace is a pattern: then pods are watched in all namespaces, and a Role is not enough. */}}
 {{- define "bastion.clusterWide" -}}
 {{- if contains "*" (join "," .Values.notebooks.namespaces) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Namespaces where a policy of ours for notebook servers stands beside another that opens what servers need. */}}
+{{- define "bastion.policyNamespaces" -}}
+{{- $with := list -}}
+{{- if and .Values.networkPolicy.besideSingleuserPolicy (not (include "bastion.clusterWide" .)) -}}
+{{- range (include "bastion.namespaces" . | fromJson).in -}}
+{{- if or (eq . $.Release.Namespace) (has . $.Values.networkPolicy.alsoBesideIn) -}}{{- $with = append $with . -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- dict "in" $with | toJson -}}
+{{- end -}}
+
+{{/* What a Role is called; a ClusterRole belongs to no namespace, so its name says of whose it is. */}}
+{{- define "bastion.roleName" -}}
+{{- if include "bastion.clusterWide" . -}}{{ .Release.Namespace }}-{{- end -}}
+{{ include "bastion.fullname" . }}-bastion
 {{- end -}}
 
 {{/* The labels of notebook servers with SSH as one selector text: a=b,c=d. */}}

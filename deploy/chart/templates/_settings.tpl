@@ -7,10 +7,11 @@ SSH_API_STATE_DIRECTORY: /var/lib/jupyterhub-bastion/state
 SSH_API_HUB_URL: {{ .Values.hub.url | quote }}
 SSH_API_HUB_API_URL: {{ .Values.hub.apiUrl | quote }}
 SSH_API_HUB_TOKEN_FILE: /etc/jupyterhub-bastion/hub/token
-SSH_API_LISTEN_HOST: 0.0.0.0
+SSH_API_LISTEN_HOST: {{ .Values.listenHost | quote }}
 SSH_API_LISTEN_PORT: "9080"
+SSH_API_LISTEN_POD_PORT: "9082"
 SSH_API_LISTEN_TRUSTED_PROXIES: {{ join "," .Values.api.trustedProxies | quote }}
-SSH_API_INTERNAL_HOST: 0.0.0.0
+SSH_API_INTERNAL_HOST: {{ .Values.listenHost | quote }}
 SSH_API_INTERNAL_PORT: "9081"
 SSH_API_INTERNAL_SECRET_FILE: /etc/jupyterhub-bastion/internal/secret
 SSH_API_BASTION_HOSTS: {{ join "," .Values.bastion.hosts | quote }}
@@ -25,7 +26,7 @@ SSH_API_CERTIFICATES_KEYS_GROUP: {{ int .Values.podSecurity.group | quote }}
 {{- define "bastion.bastionSettings" -}}
 BASTION_STATE_DIRECTORY: /var/lib/jupyterhub-bastion/state
 BASTION_SHUTDOWN_GRACE: {{ int .Values.bastion.shutdownGraceSeconds | quote }}
-BASTION_LISTEN_HOST: 0.0.0.0
+BASTION_LISTEN_HOST: {{ .Values.listenHost | quote }}
 BASTION_LISTEN_PORT: "2222"
 BASTION_API_URL: {{ include "bastion.internalUrl" . | quote }}
 BASTION_API_SECRET_FILE: /var/lib/jupyterhub-bastion/state/secret
@@ -45,7 +46,7 @@ BASTION_DIRECTORY_KUBE_API_PORT: {{ int .Values.kubeApiPort | quote }}
 {{- end }}
 {{- end }}
 {{- if .Values.bastion.metrics.enabled }}
-BASTION_METRICS_HOST: 0.0.0.0
+BASTION_METRICS_HOST: {{ .Values.listenHost | quote }}
 BASTION_METRICS_PORT: {{ int .Values.bastion.metrics.port | quote }}
 {{- end }}
 {{- end -}}
