@@ -56,6 +56,15 @@ def test_the_commands_for_every_bastion_select_its_pods() -> None:
         assert f"deploy/{NAME}-{part}" in text or part == "bastion"
 
 
+def test_before_the_hub_knows_the_service_the_api_waits_for_no_secret_of_the_hubs() -> None:
+    text = (ROOT / "docs/from-primehub.md").read_text()
+    (name, key) = re.findall(r"create secret generic (\S+) --from-literal=(\w+)=", text)[0]
+    objects = [one for one in yaml.safe_load_all(template(site("docs/from-primehub.md")).stdout) if one]
+    volumes = named(objects, "Deployment", f"{NAME}-api")["spec"]["template"]["spec"]["volumes"]
+    (token,) = [one["secret"] for one in volumes if one["name"] == "hub-token"]
+    assert (token["secretName"], token["items"][0]["key"]) == (name, key)
+
+
 def test_primehubs_users_find_their_login_and_their_ports() -> None:
     objects: list[Object] = [one for one in yaml.safe_load_all(template(site("docs/from-primehub.md")).stdout) if one]
     variables = environment(objects, "bastion")

@@ -24,7 +24,7 @@ from tests.chart.installation import Installation, api_network, set_up, values
 from tests.chart.node import Node
 from tests.chart.rendering import NAMESPACE, merged, template
 from tests.kube.conftest import POD_SIDE, KubeSystem
-from tests.support.hub import Hub, free_port, no_tls
+from tests.support.hub import Hub, Release, free_port, no_tls
 from tests.support.kube.cluster import FakeCluster
 from tests.support.postgresql import binaries, running_postgresql
 from tests.support.system import ACCESS, Process, System
@@ -56,7 +56,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def site(
-    hub_release: str, server: ApiServer, database: str, tmp_path_factory: pytest.TempPathFactory
+    hub_release: Release, server: ApiServer, database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     node = Node(server, NAMESPACE, tmp_path_factory.mktemp("node"))
     node.start()
@@ -66,7 +66,7 @@ def site(
         hub_release,
         pod_environment=POD_SIDE | ports,
         pod_api_url=f"http://127.0.0.1:{free_port()}",
-        cluster=node,  # type: ignore[arg-type]
+        cluster=node,
     )
     system = System(hub, tmp_path_factory.mktemp("system"))
     chosen = merged(values(server, hub, system.port), SEVERAL if database else {})

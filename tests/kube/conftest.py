@@ -56,7 +56,11 @@ class KubeSystem:
 
 
 def running(
-    release: str, factory: pytest.TempPathFactory, settings: Mapping[str, str] | None = None, **how: bool
+    release: str,
+    factory: pytest.TempPathFactory,
+    settings: Mapping[str, str] | None = None,
+    api_settings: Mapping[str, str] | None = None,
+    **how: bool,
 ) -> Iterator[KubeSystem]:
     cluster = FakeCluster(factory.mktemp("cluster"))
     cluster.start()
@@ -69,7 +73,7 @@ def running(
         "BASTION_LOGIN_JUMP_NAMES": "jump,limited-user",
         **(settings or {}),
     }
-    system = System(hub, factory.mktemp("system"), bastion_settings=chosen)
+    system = System(hub, factory.mktemp("system"), bastion_settings=chosen, api_settings=api_settings or {})
     try:
         with system.running():
             yield KubeSystem(system, cluster)
