@@ -20,6 +20,8 @@ class Scale:
     """How long one round of keystrokes lasts."""
     small_files: int
     stops: int
+    outages: int
+    """Times that the Kubernetes API goes away, in each of its ways."""
 
 
 FULL = Scale(
@@ -32,6 +34,7 @@ FULL = Scale(
     typing=4.0,
     small_files=10_000,
     stops=60,
+    outages=3,
 )
 QUICK = Scale(
     rounds=2,
@@ -43,4 +46,5 @@ QUICK = Scale(
     typing=2.0,
     small_files=300,
     stops=10,
+    outages=1,
 )

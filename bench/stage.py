@@ -11,7 +11,7 @@ import getpass
 import os
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -93,8 +93,9 @@ class Stage:
         }
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """A fresh bastion and a fresh jump host, both on the measured core."""
+    async def serving(self, settings: Mapping[str, str] | None = None) -> AsyncIterator[None]:
+        """A fresh bastion, with these settings and otherwise its defaults, and a fresh jump host, both on the measured
+        core."""
         async with AsyncExitStack() as stack:
             self.jump = await stack.enter_async_context(
                 sshd(
@@ -108,12 +109,12 @@ class Stage:
                 )
             )
             self.list_run(0)
-            self.bastion = await stack.enter_async_context(self._bastion())
+            self.bastion = await stack.enter_async_context(self._bastion(settings or {}))
             self._write_configurations()
             yield
 
     @asynccontextmanager
-    async def _bastion(self) -> AsyncIterator[Process]:
+    async def _bastion(self, settings: Mapping[str, str]) -> AsyncIterator[Process]:
         folder = self.folder / "bastion"
         folder.mkdir(exist_ok=True, mode=0o700)
         secret = self.folder / "secret"
@@ -125,6 +126,7 @@ class Stage:
             "BASTION_LISTEN_PORT": "0",
             "BASTION_API_URL": self.api.url,
             "BASTION_API_SECRET_FILE": str(secret),
+            **settings,
         }
         log = self.folder / "bastion.log"
         command = self.cores.pinned([sys.executable, "-m", "bastion", "serve"])

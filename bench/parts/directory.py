@@ -32,6 +32,7 @@ async def measure(stage: Stage, scale: Scale) -> Result:
         row("the event loop held up by a list after a break, at most", "relist_lag_ms", "ms", 50),
         row("the event loop held up by 200 changes a second, at most", "changes_lag_ms", "ms", 50),
         row("200 changes a second, share of one core", "changes_cpu_share", ""),
+        row("memory added by the list, 200 changes a second and a list after a break", "rss_added_mb", "MB", 50),
     )
     text = (
         "Pods of 8 kB, listed and watched over HTTP without TLS. How long the event loop is held up is counted in CPU "
