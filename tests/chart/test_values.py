@@ -216,6 +216,11 @@ def test_labels_and_annotations_of_ones_own_stand_beside_the_charts_each_once() 
     assert notes == {"prometheus.io/scrape": "false", "prometheus.io/path": "/metrics", "prometheus.io/port": "9090"}
 
 
+def test_a_map_that_is_taken_away_is_an_empty_one() -> None:
+    away = {"podLabels": None, "podAnnotations": None}
+    assert rendered({"commonLabels": None, "api": away, "bastion": away}) == rendered()
+
+
 def test_a_bastion_that_waits_for_the_api_is_left_waiting_for_a_quarter_of_an_hour() -> None:
     probe = container(rendered(), "bastion")["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 15 * 60

@@ -65,7 +65,7 @@
 {{- range $part := list "api" "bastion" -}}
 {{- $ours := merge (include "bastion.ownLabels" (list $ $part) | fromYaml) (include "bastion.meaningLabels" $part | fromYaml) | keys -}}
 {{- range $where, $labels := dict "commonLabels" $values.commonLabels (printf "%s.podLabels" $part) (get $values $part).podLabels -}}
-{{- range $label := keys $labels | sortAlpha -}}
+{{- range $label := keys ($labels | default dict) | sortAlpha -}}
 {{- if has $label $ours -}}
 {{- fail (printf "%s: %s is a label that the chart decides, since Services and policies select by such: take another." $where $label) -}}
 {{- end -}}

@@ -31,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{/* The labels of an object, each key once. Call with (list $ "api"). */}}
 {{- define "bastion.labels" -}}
 {{- $root := index . 0 -}}
-{{- merge (include "bastion.ownLabels" . | fromYaml) $root.Values.commonLabels | toYaml -}}
+{{- merge (include "bastion.ownLabels" . | fromYaml) ($root.Values.commonLabels | default dict) | toYaml -}}
 {{- end -}}
 
 {{/* Labels of pods that mean something to others: Zero to JupyterHub's policies let a pod with this one reach the hub. */}}
@@ -46,7 +46,7 @@ hub.jupyter.org/network-access-hub: "true"
 {{- $root := index . 0 -}}
 {{- $part := index . 1 -}}
 {{- $ours := merge (include "bastion.ownLabels" . | fromYaml) (include "bastion.meaningLabels" $part | fromYaml) -}}
-{{- merge $ours (get $root.Values $part).podLabels $root.Values.commonLabels | toYaml -}}
+{{- merge $ours ((get $root.Values $part).podLabels | default dict) ($root.Values.commonLabels | default dict) | toYaml -}}
 {{- end -}}
 
 {{- define "bastion.image" -}}
