@@ -135,6 +135,13 @@ async def revoke_server(services: Services, server: Server, by: str, why: str, p
     services.audit(Revoked(peer=peer, by=by, reason=why, server=str(server)))
 
 
+async def revoke_share(services: Services, user: str, server: Server, by: str, why: str) -> None:
+    """Nothing that `user` was given until now opens `server` any more. Raises `StoreUnavailable`."""
+    await services.store.revoke_share(user, server, by, why, services.now_ms())
+    await services.roster.publish()
+    services.audit(Revoked(peer=None, by=by, reason=why, user=user, server=str(server)))
+
+
 async def _shared(services: Services, owner: TokenOwner) -> tuple[Running, ...]:
     """Running servers that somebody shared with `owner` for SSH. A server's own token opens that server only."""
     if owner.kind is TokenKind.SERVER:

@@ -131,13 +131,15 @@ class KrlDesk:
 
 
 def _newest(revocations: Revocations) -> int:
-    """The newest watermark of a user or a server, 0 where there is none."""
-    return max((*revocations.users.values(), *revocations.servers.values()), default=0)
+    """The newest watermark of a user, a server or a share, 0 where there is none."""
+    shares = (before for servers in revocations.shares.values() for before in servers.values())
+    return max((*revocations.users.values(), *revocations.servers.values(), *shares), default=0)
 
 
 async def _recorded(connection: AsyncConnection, revocations: Revocations, now: float) -> AsyncIterator[Recorded]:
-    """The user certificates that live and that a watermark of a user or a server may refuse."""
-    if not revocations.users and not revocations.servers:
+    """The user certificates that live and that a watermark of a user, a server or a share may refuse."""
+    named = {*revocations.users, *revocations.shares}
+    if not named and not revocations.servers:
         return
     table = tables.certificates
     query = select(table.c.serial, table.c.user, table.c.principals).where(
@@ -150,5 +152,5 @@ async def _recorded(connection: AsyncConnection, revocations: Revocations, now: 
     async with connection.stream(query) as rows:
         async for some in rows.partitions(_ROWS):
             for row in some:
-                if row.user in revocations.users or any(one.rpartition(":")[0] in servers for one in row.principals):
+                if row.user in named or any(one.rpartition(":")[0] in servers for one in row.principals):
                     yield Recorded(int(row.serial), row.user, instances_in(row.principals))

@@ -21,7 +21,7 @@ MAX_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RevocationRow:
-    """One revocation. `kind` is serial, user or server; `revoked_at` in milliseconds since the epoch."""
+    """One revocation. `kind` is serial, user, server or share; `revoked_at` in milliseconds since the epoch."""
 
     kind: str
     subject: str

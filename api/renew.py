@@ -92,7 +92,8 @@ def _login(services: Services, holder: Holder) -> BrowserLogin | Refusal:
 def _living(services: Services, holder: Holder) -> tuple[Instance, ...]:
     """The runs that the certificate names and that nobody revoked since."""
     revocations = services.store.snapshot.revocations
-    return tuple(revocations.living(holder.record.serial, instances_in(holder.record.principals)))
+    record = holder.record
+    return revocations.living(record.serial, record.user, instances_in(record.principals))
 
 
 def _refused(services: Services, refusal: Refusal, holder: Holder, peer: str | None) -> Refusal:

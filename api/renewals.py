@@ -37,7 +37,7 @@ async def keep(store: Store, presented: CertificateRecord, record: CertificateRe
         if meta is None:
             return _REVOKED
         revocations = await statements.revocations(connection, meta, now_ms)
-        whole = tuple(revocations.living(presented.serial, renewed)) == renewed
+        whole = tuple(revocations.living(presented.serial, presented.user, renewed)) == renewed
         if not whole or revocations.refuses(presented.serial, presented.user, renewed):
             return _REVOKED
         counting = select(func.count()).select_from(table).where(_like(record, now_ms))

@@ -1,9 +1,10 @@
 """Takes back certificates for somebody else's server as soon as JupyterHub does not give that server any more.
 
 A certificate is a promise for an hour, and a share can be taken back in the meantime. JupyterHub has no news of that,
-so it is asked every few seconds, for the holders of such certificates only. A certificate that names a server which is
-not shared any more is revoked as a whole: bastions then cut the sessions that it opened, and what is still its holder's
-can be had again at once.
+so it is asked every few seconds, for the holders of such certificates only. What they hold then stops to open a server
+which is not shared any more, and bastions cut their sessions there. Everything else in the same certificate stays: who
+shares and takes back must not end a guest's sessions elsewhere. Only a certificate whose holder is gone, or is no
+administrator any more, is revoked as a whole.
 
 Unknown is not taken back: a hub that is away, or that does not tell of shares, ends nothing. Several replicas may do
 this at the same time; whoever comes second finds it done.
@@ -25,6 +26,7 @@ from api.store import Store
 from ca.claims import shared_servers
 from ca.errors import MalformedClaims
 from ca.names import Server, quote
+from ca.revocation import Revocations
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +50,7 @@ class Standing:
 
 
 def why_not(record: CertificateRecord, now: Standing, *, admin_ssh: bool) -> str | None:
-    """Why a certificate for somebody else's server does not count any more, or None while it does.
+    """Why a certificate for somebody else's server does not count any more as a whole, or None while it may.
 
     One that an administrator got as such rests on being one, where the site lets these in.
     """
@@ -58,15 +60,23 @@ def why_not(record: CertificateRecord, now: Standing, *, admin_ssh: bool) -> str
         return "its user was removed, and another has the name"
     if record.how.endswith(AS_ADMIN):
         return None if admin_ssh and now.admin else "its user may not enter as an administrator any more"
-    if now.shared is None:
-        return None
-    gone = [server for server in foreign(record) if server not in now.shared]
-    return f"{gone[0]} is not shared any more" if gone else None
+    return None
 
 
-def foreign(record: CertificateRecord) -> tuple[Server, ...]:
-    """The servers of others that a certificate names."""
-    return tuple(one.server for one in instances_in(record.principals) if one.server.owner != record.user)
+def taken_back(record: CertificateRecord, now: Standing, revocations: Revocations) -> frozenset[Server]:
+    """The servers that a certificate opens and that its holder is not given any more."""
+    if now.shared is None or record.how.endswith(AS_ADMIN):
+        return frozenset()
+    return foreign(record, revocations) - now.shared
+
+
+def foreign(record: CertificateRecord, revocations: Revocations) -> frozenset[Server]:
+    """The servers of others that a certificate opens."""
+    instances = instances_in(record.principals)
+    if revocations.refuses(record.serial, record.user, instances):
+        return frozenset()
+    living = revocations.living(record.serial, record.user, instances)
+    return frozenset(one.server for one in living if one.server.owner != record.user)
 
 
 async def foreign_since(store: Store, since_ms: int, now: float) -> tuple[CertificateRecord, ...]:
@@ -112,7 +122,10 @@ class ShareWatch:
             await asyncio.sleep(max(self._services.settings.hub.shares_interval, elapsed))
 
     async def look(self) -> int:
-        """Ask once for each holder, and revoke what does not count any more; how many. Raises `StoreUnavailable`."""
+        """Ask once for each holder, and take back what they are not given any more: how many shares and certificates.
+
+        Raises `StoreUnavailable`.
+        """
         await self._read()
         holders = _by_holder(self._watched.values())
         revoked = failures = 0
@@ -128,23 +141,27 @@ class ShareWatch:
                 failures += 1
                 self._say(str(error))
                 continue
-            revoked += await self._judge(holders[user], now)
+            revoked += await self._judge(user, holders[user], now)
         if not failures:
             self._trouble = ""
         return revoked
 
-    async def _judge(self, records: Iterable[CertificateRecord], now: Standing) -> int:
+    async def _judge(self, user: str, records: Iterable[CertificateRecord], now: Standing) -> int:
         revoked = 0
+        gone: set[Server] = set()
         for record in records:
             why = why_not(record, now, admin_ssh=self._services.rules.admin_ssh)
-            if why is not None:
+            if why is None:
+                gone |= taken_back(record, now, self._services.store.snapshot.revocations)
+            else:
                 await issue.revoke_serial(self._services, record.serial, BY, why)
-                del self._watched[record.serial]
                 revoked += 1
-        return revoked
+        for server in sorted(gone):
+            await issue.revoke_share(self._services, user, server, BY, f"{server} is not shared any more")
+        return revoked + len(gone)
 
     async def _read(self) -> None:
-        """Learn of new certificates, and forget those that have expired or were revoked."""
+        """Learn of new certificates, and forget those that open nothing of others any more."""
         store, now = self._services.store, self._services.now()
         epoch = store.snapshot.meta.epoch
         if epoch != self._epoch:
@@ -152,11 +169,9 @@ class ShareWatch:
         for record in await foreign_since(store, self._read_to - OVERLAP_MS, now):
             self._watched[record.serial] = record
         self._read_to = int(now * 1000)
-        refuses = store.snapshot.revocations.refuses
+        revocations = store.snapshot.revocations
         self._watched = {
-            serial: one
-            for serial, one in self._watched.items()
-            if one.valid_before > now and not refuses(serial, one.user, instances_in(one.principals))
+            serial: one for serial, one in self._watched.items() if one.valid_before > now and foreign(one, revocations)
         }
 
     def _say(self, why: str) -> None:

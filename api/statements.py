@@ -1,6 +1,7 @@
 """What `api.store` says in SQL where it is more than a line: enrolments, and what the snapshot holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,7 +10,7 @@ from api import tables
 from api.database import Meta
 from api.records import Enrolment, enrolment_of, is_instance
 from ca.errors import Reason, Refusal
-from ca.names import parse_login
+from ca.names import Server, parse_login
 from ca.revocation import Revocations
 
 REVOCATION_HORIZON_MS = 8 * 86400 * 1000
@@ -84,7 +85,22 @@ async def revocations(connection: AsyncConnection, meta: Meta, now_ms: int) -> R
         serials=frozenset(int(row.subject) for row in rows if row.kind == "serial"),
         users={row.subject: row.before for row in rows if row.kind == "user"},
         servers={parse_login(row.subject): row.before for row in rows if row.kind == "server"},
+        shares=_shares(rows),
     )
+
+
+def share_subject(user: str, server: Server) -> str:
+    """How a row says whose way into which server is meant: two login names, which have no space."""
+    return f"{Server(user).login} {server.login}"
+
+
+def _shares(rows: Iterable[Any]) -> Mapping[str, Mapping[Server, int]]:
+    found: dict[str, dict[Server, int]] = {}
+    for row in rows:
+        if row.kind == "share":
+            user, _, server = row.subject.partition(" ")
+            found.setdefault(parse_login(user).owner, {})[parse_login(server)] = row.before
+    return found
 
 
 async def enrolments(connection: AsyncConnection) -> tuple[Enrolment, ...]:

@@ -123,6 +123,10 @@ class Store(Transactions):
         """No certificate that was issued until now opens `server` any more."""
         await self._revoke("server", server.login, by, why, now_ms)
 
+    async def revoke_share(self, user: str, server: Server, by: str, why: str, now_ms: int) -> None:
+        """No certificate that `user` was given until now opens `server` any more; what else is in them stays."""
+        await self._revoke("share", statements.share_subject(user, server), by, why, now_ms)
+
     async def revoke_everyone(self, now_ms: int) -> None:
         """No certificate that was issued until now counts any more."""
         async with self.writing() as connection:

@@ -68,8 +68,8 @@ revocations = Table(
     Column("revoked_at", BigInteger, nullable=False),
     Index("revocations_by_moment", "revoked_at"),
 )
-"""One row a revocation. `kind` is serial, user or server; `subject` the serial, the user name or the login name;
-what was issued before `before` does not count."""
+"""One row a revocation. `kind` is serial, user, server or share; `subject` the serial, the user name, the login name,
+or the login names of a user and of a server. What was issued before `before` does not count."""
 
 enrolments = Table(
     "enrolments",

@@ -163,9 +163,9 @@ def still_valid(admission: Admission, revocations: Revocations, running: Runs) -
     if admission.serial is not None:
         if revocations.names(admission.serial, admission.identity):
             return Refusal(Reason.REVOKED, "Your certificate was revoked.")
-        instances = revocations.living(admission.serial, instances)
+        instances = revocations.living(admission.serial, admission.identity, instances)
         if not instances:
-            return Refusal(Reason.REVOKED, "Access to your server was revoked.")
+            return Refusal(Reason.REVOKED, f"Your access to {_servers(admission.instances)} was revoked.")
     if admission.target is not None and not _runs(admission.target, running):
         return stopped(admission.target.server)
     return None
@@ -250,6 +250,10 @@ def _runs(instance: Instance, running: Runs) -> bool:
 def _may_be_entered(instance: Instance, running: Runs) -> bool:
     found = running.find(instance.server)
     return isinstance(found, Pod) and found.instance == instance and found.ready
+
+
+def _servers(instances: Iterable[Instance]) -> str:
+    return ", ".join(sorted({str(one.server) for one in instances})[:5])
 
 
 def _logins(instances: Iterable[Instance]) -> str:

@@ -114,7 +114,8 @@ class Unenrolled(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked(Event):
-    """Certificates stopped counting. One of serial, user and server is set; none means everybody's."""
+    """Certificates stopped counting. One of serial, user and server is set; user and server together mean this user's
+    way into that server; none means everybody's."""
 
     name: ClassVar[str] = "revoked"
     by: str

@@ -7,11 +7,12 @@ Source: OpenSSH's PROTOCOL.krl. Integers are big-endian, `string` is four bytes 
         string CA key, string reserved
         then subsections: byte 0x20, string of serials  |  byte 0x21, string of two serials, both included
 
-A watermark for a user or a server is no range of serials: other people's certificates lie in that range. So whatever
-was recorded and is refused by one of them is listed by its serial. The watermark for everybody is a range, and so
-holds for certificates whose record was lost too. Key ids are not used: one would refuse certificates that are issued
-later as well. Neither are bitmaps: serials lie a million apart. Every section names one CA key, so that hop
-certificates, which carry serials of the same kind, stay as they are.
+A watermark for a user, a server or a share is no range of serials: others' certificates lie in that range. So whatever
+was recorded and is refused by one of them is listed by its serial; that a certificate opens some of its servers and
+others not any more is nothing that a KRL could say. The watermark for everybody is a range, and so holds for
+certificates whose record was lost too. Key ids are not used: one would refuse certificates that are issued later as
+well. Neither are bitmaps: serials lie a million apart. Every section names one CA key, so that hop certificates, which
+carry serials of the same kind, stay as they are.
 """
 
 import struct

@@ -1,8 +1,8 @@
 """What no longer counts, although its signature is good.
 
-Three kinds, all from the same rows: serials; watermarks ("nothing issued before") for a user or a server; and
-one watermark for everybody, which an empty or restored database sets, so that a lost table cannot bring a
-revoked certificate back. A serial carries its time of issue, so a watermark needs no list.
+Three kinds, all from the same rows: serials; watermarks ("nothing issued before") for a user, a server, or one user in
+one server; and one watermark for everybody, which an empty or restored database sets, so that a lost table cannot bring
+a revoked certificate back. A serial carries its time of issue, so a watermark needs no list.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,16 +31,19 @@ class Revocations:
     serials: frozenset[int] = frozenset()
     users: Mapping[str, int] = field(default_factory=dict)
     servers: Mapping[Server, int] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[Server, int]] = field(default_factory=dict)
+    """By user: what was issued to this one before does not open that server. Their own servers stay open to them."""
 
     def refuses(self, serial: int, user: str, instances: Iterable[Instance]) -> str | None:
         """Why the certificate does not count ("serial", "user", "server", "everyone"), or None.
 
-        A server's watermark refuses only where every server of the certificate is under one: see `living`.
+        The watermark of a server or a share refuses only where every server of the certificate is under one ("server"):
+        see `living`.
         """
         if named := self.names(serial, user):
             return named
         instances = tuple(instances)
-        if instances and not self.living(serial, instances):
+        if instances and not self.living(serial, user, instances):
             return "server"
         return "everyone" if issued_ms(serial) < self.everyone_before else None
 
@@ -54,6 +57,9 @@ class Revocations:
             return "serial"
         return "user" if issued_ms(serial) < self.users.get(user, 0) else None
 
-    def living(self, serial: int, instances: Iterable[Instance]) -> tuple[Instance, ...]:
-        """Those of a certificate's instances whose server has no later watermark."""
-        return tuple(one for one in instances if issued_ms(serial) >= self.servers.get(one.server, 0))
+    def living(self, serial: int, user: str, instances: Iterable[Instance]) -> tuple[Instance, ...]:
+        """Those of a certificate's instances whose server has no later watermark, for everybody or for `user`."""
+        issued, shares = issued_ms(serial), self.shares.get(user, {})
+        return tuple(
+            one for one in instances if issued >= max(self.servers.get(one.server, 0), shares.get(one.server, 0))
+        )

@@ -87,7 +87,7 @@ def examine(
     return Presented(
         user=certificate.key_id,
         serial=certificate.serial,
-        instances=revocations.living(certificate.serial, instances),
+        instances=revocations.living(certificate.serial, certificate.key_id, instances),
         capabilities=capabilities_in(name for name, data in certificate.extensions if not data),
         valid_before=certificate.valid_before,
         key=key,

@@ -133,13 +133,14 @@ def write_trust(trust: TrustedKeys) -> dict[str, object]:
 def read_revocations(raw: object) -> Revocations:
     """What is revoked. An unknown field is a restriction that we would not obey, so it is refused too."""
     body = _mapping(raw, "revocations")
-    if set(body) != _REVOCATIONS:
+    if not _REVOCATIONS <= set(body) <= _REVOCATIONS | {"shares"}:
         raise AuthorityUnavailable("the api's revocations have other fields than those known here")
     serials = body["serials"]
     if not isinstance(serials, list):
         raise AuthorityUnavailable("the revoked serials are not a list")
     try:
-        servers = {parse_login(login): _milliseconds(at) for login, at in _mapping(body["servers"], "servers").items()}
+        servers = _servers(body["servers"])
+        shares = {user: _servers(one) for user, one in _mapping(body.get("shares", {}), "shares").items()}
     except Malformed as error:
         raise AuthorityUnavailable(f"a revoked server cannot be read: {error}") from None
     return Revocations(
@@ -147,17 +148,18 @@ def read_revocations(raw: object) -> Revocations:
         serials=frozenset(_serial(serial) for serial in serials),
         users={user: _milliseconds(at) for user, at in _mapping(body["users"], "users").items()},
         servers=servers,
+        shares=shares,
     )
 
 
 def write_revocations(revocations: Revocations) -> dict[str, object]:
     """The JSON that `read_revocations` reads."""
-    servers: Mapping[Server, int] = revocations.servers
     return {
         "everyone_before": revocations.everyone_before,
         "serials": [str(serial) for serial in sorted(revocations.serials)],
         "users": dict(revocations.users),
-        "servers": {server.login: at for server, at in servers.items()},
+        "servers": _by_login(revocations.servers),
+        "shares": {user: _by_login(servers) for user, servers in revocations.shares.items()},
     }
 
 
@@ -190,6 +192,14 @@ def _mapping(raw: object, what: str) -> dict[str, object]:
     if not isinstance(raw, dict):
         raise AuthorityUnavailable(f"{what} in the api's state is not an object")
     return raw
+
+
+def _servers(raw: object) -> dict[Server, int]:
+    return {parse_login(login): _milliseconds(at) for login, at in _mapping(raw, "servers").items()}
+
+
+def _by_login(servers: Mapping[Server, int]) -> dict[str, int]:
+    return {server.login: at for server, at in servers.items()}
 
 
 def _keys(body: dict[str, object], kind: str) -> tuple[PublicKey, ...]:

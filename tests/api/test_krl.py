@@ -119,6 +119,20 @@ async def test_a_certificate_a_user_and_a_server_are_in_it_as_soon_as_they_are_r
     assert await site.revoked() == set(site.certificates)
 
 
+async def test_a_certificate_is_in_it_when_every_server_that_it_names_was_taken_from_its_user(site: Site) -> None:
+    """One that opens another server still is refused for that one by the bastion alone: a KRL knows no servers."""
+    site.ports.clock.advance(10)
+    await site.issue("guest", "bob", GPU)
+    await site.issue("mixed", "bob", GPU, BOB)
+    await site.issue("owner", "alice", GPU)
+    await site.store.revoke_share("bob", GPU.server, "shares", "", site.now_ms)
+    assert await site.revoked() == {"guest"}
+    site.ports.clock.advance(1)
+    await site.issue("again", "bob", GPU)
+    await site.store.revoke_share("bob", BOB.server, "shares", "", site.now_ms)
+    assert await site.revoked() == {"guest", "mixed"}
+
+
 async def test_a_certificate_that_was_recorded_after_its_users_revocation_is_in_it_a_moment_later(site: Site) -> None:
     """It was decided on before, so the bastions refuse it."""
     site.ports.clock.advance(10)

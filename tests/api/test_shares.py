@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from api.records import CertificateRecord
-from api.shares import ShareWatch, Standing, why_not
+from api.shares import ShareWatch, Standing, taken_back, why_not
 from ca.names import Server
+from ca.revocation import Revocations
+from ca.trust import Presented, examine
 from tests.support.browser import Person
 from tests.support.hub import Hub
 from tests.support.ports import new_key
@@ -37,6 +40,24 @@ async def certificate(service: Service, user: str, **fields: Any) -> dict[str, A
 
 def revoked(service: Service) -> set[str]:
     return {str(serial) for serial in service.services.store.snapshot.revocations.serials}
+
+
+def taken(service: Service) -> set[tuple[str, str]]:
+    """Who was taken back which server."""
+    shares = service.services.store.snapshot.revocations.shares
+    return {(user, str(server)) for user, servers in shares.items() for server in servers}
+
+
+def opens(service: Service, issued: dict[str, Any]) -> list[str]:
+    """The servers that the bastions, and the api before a hop certificate, take a certificate for now."""
+    shown = examine(
+        b64decode(issued["certificate"].split()[1]),
+        service.services.signer.public.user,
+        service.services.store.snapshot.revocations,
+        service.clock.now,
+        None,
+    )
+    return [str(one.server) for one in shown.instances] if isinstance(shown, Presented) else []
 
 
 async def test_what_is_shared_is_in_the_certificate_for_an_hour_and_nothing_else(hub: Hub, service: Service) -> None:
@@ -67,10 +88,10 @@ async def test_an_owner_shares_ssh_herself_and_takes_it_back(hub: Hub, service: 
     issued = await certificate(service, "bob")
     watch = ShareWatch(service.services)
     assert await watch.look() == 0
-    taken = await hub.request("PATCH", "/shares/alice/gpu", hers, json={"user": "bob"})
-    assert taken.status_code == 200, taken.text
+    back = await hub.request("PATCH", "/shares/alice/gpu", hers, json={"user": "bob"})
+    assert back.status_code == 200, back.text
     assert await watch.look() == 1
-    assert revoked(service) == {issued["serial"]}
+    assert opens(service, issued) == []
 
 
 async def test_a_share_of_a_group_counts_as_well(hub: Hub, service: Service) -> None:
@@ -83,10 +104,10 @@ async def test_a_share_of_a_group_counts_as_well(hub: Hub, service: Service) -> 
     assert await watch.look() == 0
     await hub.set_groups("bob", [])
     assert await watch.look() == 1
-    assert revoked(service) == {issued["serial"]}
+    assert opens(service, issued) == []
 
 
-async def test_a_share_that_is_taken_back_revokes_its_certificates_and_no_others(hub: Hub, service: Service) -> None:
+async def test_a_share_that_is_taken_back_closes_one_server_to_one_user_and_no_more(hub: Hub, service: Service) -> None:
     for user, name in (("alice", "gpu"), ("alice", "big"), ("bob", "")):
         await hub.start_server(user, name)
     await hub.share("alice", "gpu", "bob")
@@ -100,18 +121,39 @@ async def test_a_share_that_is_taken_back_revokes_its_certificates_and_no_others
     assert await watch.look() == 0
     before = service.services.roster.state().version
     await hub.unshare("alice", "gpu", "bob")
-    assert await watch.look() == 2
-    assert revoked(service) == {both["serial"], gpu["serial"]}
+    assert await watch.look() == 1
+    assert (taken(service), revoked(service)) == ({("bob", "alice/gpu")}, set())
+    assert opens(service, gpu) == []
+    assert opens(service, both) == ["alice/big", "bob"]
     assert service.services.roster.state().version != before, "bastions are told at once"
-    lines = service.events("revoked")
-    assert {(line["by"], line["serial"], line["reason"]) for line in lines} == {
-        ("shares", one["serial"], "alice/gpu is not shared any more") for one in (both, gpu)
-    }
-    assert await watch.look() == 0
-    for kept in (big, own, hers):
-        assert kept["serial"] not in revoked(service)
+    (line,) = service.events("revoked")
+    told = {"by": "shares", "user": "bob", "server": "alice/gpu", "reason": "alice/gpu is not shared any more"}
+    assert line == line | told
+    assert await watch.look() == 0, "said once, while the others are still looked after"
+    for kept, servers in ((big, ["alice/big"]), (own, ["bob"]), (hers, ["alice/big", "alice/gpu"])):
+        assert opens(service, kept) == servers
     again = await certificate(service, "bob")
     assert [one["login"] for one in again["servers"]] == ["alice+big", "bob"]
+    await hub.unshare("alice", "big", "bob")
+    assert await watch.look() == 1
+    assert opens(service, both) == ["bob"]
+
+
+async def test_a_server_that_is_shared_anew_is_in_new_certificates_and_not_in_old_ones(
+    hub: Hub, service: Service
+) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.start_server("bob")
+    await hub.share("alice", "gpu", "bob")
+    before = await certificate(service, "bob")
+    watch = ShareWatch(service.services)
+    await hub.unshare("alice", "gpu", "bob")
+    assert await watch.look() == 1
+    await hub.share("alice", "gpu", "bob")
+    service.clock.advance(1)
+    after = await certificate(service, "bob")
+    assert await watch.look() == 0
+    assert (opens(service, before), opens(service, after)) == (["bob"], ["alice/gpu", "bob"])
 
 
 async def test_a_share_that_no_longer_covers_ssh_is_taken_back(hub: Hub, service: Service) -> None:
@@ -121,7 +163,7 @@ async def test_a_share_that_no_longer_covers_ssh_is_taken_back(hub: Hub, service
     body = {"user": "bob", "scopes": ["custom:ssh:connect!server=alice/gpu"]}
     assert (await hub.request("PATCH", "/shares/alice/gpu", json=body)).status_code == 200
     assert await ShareWatch(service.services).look() == 1
-    assert revoked(service) == {issued["serial"]}
+    assert opens(service, issued) == []
 
 
 async def test_a_user_who_is_gone_or_is_somebody_else_now_has_no_shares(hub: Hub, service: Service) -> None:
@@ -136,6 +178,7 @@ async def test_a_user_who_is_gone_or_is_somebody_else_now_has_no_shares(hub: Hub
     watch = ShareWatch(service.services)
     assert await watch.look() == 1
     assert by_token["serial"] not in revoked(service), "it does not say which bob it was; his shares are this one's"
+    assert taken(service) == set()
     await hub.request("DELETE", "/users/bob")
     assert await watch.look() == 1
     assert len(revoked(service)) == 2
@@ -186,7 +229,7 @@ async def test_what_has_expired_is_not_asked_about(hub: Hub, service: Service) -
     await hub.unshare("alice", "gpu", "bob")
     service.clock.advance(3601)
     assert await watch.look() == 0
-    assert revoked(service) == set()
+    assert taken(service) == set()
 
 
 async def test_a_hub_that_is_away_takes_nothing_back(own_hub: Hub, tmp_path: Path) -> None:
@@ -198,12 +241,12 @@ async def test_a_hub_that_is_away_takes_nothing_back(own_hub: Hub, tmp_path: Pat
         watch = ShareWatch(service.services)
         own_hub.halt()
         assert await watch.look() == 0
-        assert revoked(service) == set()
+        assert taken(service) == set()
         own_hub.start()
         assert await watch.look() == 0
         await own_hub.unshare("alice", "gpu", "bob")
         assert await watch.look() == 1
-        assert revoked(service) == {issued["serial"]}
+        assert opens(service, issued) == []
 
 
 # --- the decision
@@ -224,20 +267,31 @@ GPU = frozenset({Server("alice", "gpu")})
 
 
 @pytest.mark.parametrize(
-    ("now", "words"),
+    ("now", "back"),
     [
-        (Standing(made="2026", shared=GPU), None),
-        (Standing(made="", shared=GPU), None),
-        (Standing(made="2026", shared=None), None),
-        (Standing(made="2026", shared=frozenset({Server("alice")})), "alice/gpu is not shared any more"),
-        (Standing(made="2026", admin=True, shared=frozenset()), "alice/gpu is not shared any more"),
-        (Standing(made=None), "gone"),
-        (Standing(made="2027", shared=GPU), "another has the name"),
+        (Standing(made="2026", shared=GPU), frozenset()),
+        (Standing(made="", shared=GPU), frozenset()),
+        (Standing(made="2026", shared=None), frozenset()),
+        (Standing(made="2026", shared=frozenset({Server("alice")})), GPU),
+        (Standing(made="2026", admin=True, shared=frozenset()), GPU),
     ],
 )
-def test_unknown_is_not_taken_back(now: Standing, words: str | None) -> None:
-    why = why_not(BOBS, now, admin_ssh=True)
-    assert why is None if words is None else words in str(why)
+def test_unknown_is_not_taken_back(now: Standing, back: frozenset[Server]) -> None:
+    assert taken_back(BOBS, now, Revocations()) == back
+    assert why_not(BOBS, now, admin_ssh=True) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [(Standing(made=None), "gone"), (Standing(made="2027", shared=GPU), "another has the name")],
+)
+def test_whoever_is_gone_holds_nothing(now: Standing, words: str) -> None:
+    assert words in str(why_not(BOBS, now, admin_ssh=True))
+
+
+def test_what_is_closed_already_is_not_taken_back_again() -> None:
+    closed = Revocations(shares={"bob": dict.fromkeys(GPU, 1)})
+    assert taken_back(BOBS, Standing(made="2026", shared=frozenset()), closed) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -249,3 +303,4 @@ def test_only_a_certificate_that_was_given_to_an_administrator_rests_on_that(
     record = replace(BOBS, how="page as admin")
     now = Standing(made="2026", admin=admin, shared=GPU)
     assert (why_not(record, now, admin_ssh=admin_ssh) is None) == stays
+    assert taken_back(record, replace(now, shared=frozenset()), Revocations()) == frozenset()

@@ -38,6 +38,7 @@ issued = st.builds(
     user=st.sampled_from(USERS),
     instances=st.lists(st.sampled_from(INSTANCES), min_size=1, max_size=2, unique=True).map(tuple),
 )
+SERVERS = st.sampled_from([one.server for one in INSTANCES])
 watermarks = st.sampled_from([0, 0, 0, T - 3, T - 2, T, T + 2])
 
 
@@ -51,7 +52,8 @@ def sites(draw: st.DrawFn) -> tuple[list[Recorded], Revocations]:
         everyone_before=draw(watermarks),
         serials=draw(some) | draw(st.frozensets(st.integers(1, (1 << 63) - 1), max_size=2)),
         users=draw(st.dictionaries(st.sampled_from(USERS), moments)),
-        servers=draw(st.dictionaries(st.sampled_from([one.server for one in INSTANCES]), moments, min_size=1)),
+        servers=draw(st.dictionaries(SERVERS, moments, min_size=1)),
+        shares=draw(st.dictionaries(st.sampled_from(USERS), st.dictionaries(SERVERS, moments, min_size=1))),
     )
     return certificates, revoked
 
@@ -138,6 +140,8 @@ EDGES = [
     Revocations(servers={ALICE: T}),
     Revocations(servers={ALICE: T, GPU: T + 1}),
     Revocations(servers={ALICE: T}, users={"bob": T}),
+    Revocations(shares={"bob": {ALICE: T}}),
+    Revocations(shares={"bob": {ALICE: T, GPU: T + 1}}, servers={GPU: T}),
     Revocations(servers={GPU: T + 1}, everyone_before=T),
     Revocations(serials=frozenset({make_serial(T, 0), make_serial(T - 1, (1 << 20) - 1)})),
     Revocations(serials=frozenset({make_serial(T - 1, 0)}), everyone_before=T),

@@ -36,6 +36,11 @@ def test_serials_grow_with_time_whatever_their_random_bits(now_ms: int, one: int
         (Revocations(users={"bob": 1_000_001}), None),
         (Revocations(servers={ALICE.server: 1_000_001, GPU.server: 1_000_001}), "server"),
         (Revocations(servers={ALICE.server: 1_000_001}), None),
+        (Revocations(shares={"alice": {GPU.server: 1_000_001}}), None),
+        (Revocations(shares={"alice": {ALICE.server: 1_000_000, GPU.server: 1_000_001}}), None),
+        (Revocations(shares={"alice": {ALICE.server: 1_000_001, GPU.server: 1_000_001}}), "server"),
+        (Revocations(shares={"bob": {ALICE.server: 1_000_001, GPU.server: 1_000_001}}), None),
+        (Revocations(servers={ALICE.server: 1_000_001}, shares={"alice": {GPU.server: 1_000_001}}), "server"),
         (Revocations(everyone_before=1_000_001), "everyone"),
         (Revocations(everyone_before=1_000_000), None),
     ],
@@ -46,8 +51,15 @@ def test_each_row_refuses_what_it_names_and_nothing_else(revocations: Revocation
 
 def test_a_servers_watermark_takes_that_server_away_and_leaves_the_others() -> None:
     revocations = Revocations(servers={ALICE.server: 1_000_001})
-    assert revocations.living(SERIAL, (ALICE, GPU)) == (GPU,)
+    assert revocations.living(SERIAL, "alice", (ALICE, GPU)) == (GPU,)
     assert revocations.refuses(SERIAL, "alice", iter((ALICE,))) == "server"
+
+
+def test_a_shares_watermark_takes_one_server_away_from_one_user_until_the_next_certificate() -> None:
+    revocations = Revocations(shares={"bob": {GPU.server: 1_000_001}})
+    assert revocations.living(SERIAL, "bob", (ALICE, GPU)) == (ALICE,)
+    assert revocations.living(SERIAL, "alice", (ALICE, GPU)) == (ALICE, GPU)
+    assert revocations.living(make_serial(1_000_001, 5), "bob", (ALICE, GPU)) == (ALICE, GPU)
 
 
 def test_the_watermark_for_everybody_names_nobody() -> None:

@@ -131,7 +131,7 @@ async def test_a_share_that_is_taken_back_cuts_the_sessions_that_it_opened(share
         inside(kept, "alice+kept@127.0.0.1") as other,
     ):
         await shared.hub.unshare("alice", "gpu", "bob")
-        assert b"Your certificate was revoked." in last_words(direct)
+        assert b"Your access to alice/gpu was revoked." in last_words(direct)
         last_words(jump)
         assert other.stdin is not None
         assert other.stdout is not None
@@ -140,6 +140,41 @@ async def test_a_share_that_is_taken_back_cuts_the_sessions_that_it_opened(share
     refused = gpu.ssh("alice+gpu", "true")
     assert refused.returncode == 255
     assert (await gpu.ask(await shared.hub.token("bob", [ACCESS]), server="alice+gpu")).status_code == 409
+
+
+async def test_a_share_that_is_taken_back_leaves_the_guest_in_servers_of_his_own(shared: System) -> None:
+    """One certificate names both, as every login makes it; so whoever shares and takes back ends nothing else."""
+    await shared.start_server("alice", "lent")
+    await shared.start_server("bob", "mine")
+    await shared.hub.share("alice", "lent", "bob", ["custom:ssh:connect"])
+    bob = shared.person("bob", "-lent")
+    issued = await bob.certificate()
+    assert {"alice+lent", "bob+mine"} <= {one["login"] for one in issued["servers"]}
+    proxy = f"ProxyCommand={bob.jump_command()}"
+    with (
+        inside(bob, "alice+lent@127.0.0.1") as direct,
+        inside(bob, "-o", proxy, "-l", unix_user(), "alice+lent.hub", port=False) as jump,
+        inside(bob, "bob+mine@127.0.0.1") as own,
+        inside(bob, "-o", proxy, "-l", unix_user(), "bob+mine.hub", port=False) as own_jump,
+    ):
+        await shared.hub.unshare("alice", "lent", "bob")
+        assert b"Your access to alice/lent was revoked." in last_words(direct)
+        last_words(jump)
+        for kept in (own, own_jump):
+            assert kept.stdin is not None
+            assert kept.stdout is not None
+            kept.stdin.write(b"still\n")
+            assert kept.stdout.readline() == b"still\n"
+    refused = bob.ssh("alice+lent", "true")
+    assert refused.returncode == 255
+    assert b"does not open that login" in refused.stderr
+    assert bob.jump("alice+lent.hub", "true").returncode == 255
+    assert bob.ssh("bob+mine", "echo in").stdout == b"in\n"
+    shared.bastion.end()
+    shared.start_bastion()
+    await shared.listed("alice", "lent")
+    assert bob.ssh("alice+lent", "true").returncode == 255, "a restart brings nothing back"
+    assert bob.ssh("bob+mine", "echo in").stdout == b"in\n"
 
 
 async def test_a_hub_that_is_away_leaves_shared_sessions_alone(shared: System) -> None:

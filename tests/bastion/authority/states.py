@@ -14,6 +14,7 @@ REVOCATIONS = Revocations(
     serials=frozenset({7, (1 << 63) - 1}),
     users={"alice": 1, "Bob@example.org": 2},
     servers={Server("alice", "gpu"): 3, Server("Bob@example.org"): 4},
+    shares={"Bob@example.org": {Server("alice", "gpu"): 6}},
 )
 
 
@@ -34,6 +35,7 @@ def state(**changed: Any) -> dict[str, Any]:
             "serials": ["7", str((1 << 63) - 1)],
             "users": {"alice": 1, "Bob@example.org": 2},
             "servers": {"alice+gpu": 3, "=42ob=40example.org": 4},
+            "shares": {"Bob@example.org": {"alice+gpu": 6}},
         },
         "enrolled": [
             {

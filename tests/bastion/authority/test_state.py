@@ -1,6 +1,7 @@
 """Where something missing would let somebody in, nothing is read at all; where not, the rest goes on."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,20 +103,28 @@ def test_one_revocation_that_cannot_be_read_makes_all_unusable(changed: dict[str
         read_revocations(state()["revocations"] | changed)
 
 
+def test_an_api_that_took_no_share_back_says_nothing_of_shares() -> None:
+    body = state()
+    del body["revocations"]["shares"]
+    assert read_state(body, 1.0).revocations == replace(REVOCATIONS, shares={})
+
+
 def test_revocations_with_a_field_missing_are_unusable() -> None:
-    for name in state()["revocations"]:
+    for name in set(state()["revocations"]) - {"shares"}:
         with pytest.raises(AuthorityUnavailable):
             read_revocations({key: value for key, value in state()["revocations"].items() if key != name})
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 moments = st.integers(0, (1 << 63) - 1)
+by_server = st.dictionaries(st.builds(Server, names, st.just("") | names), moments, max_size=4)
 revocations = st.builds(
     Revocations,
     everyone_before=moments,
     serials=st.frozensets(moments),
     users=st.dictionaries(names, moments, max_size=4),
-    servers=st.dictionaries(st.builds(Server, names, st.just("") | names), moments, max_size=4),
+    servers=by_server,
+    shares=st.dictionaries(names, by_server, max_size=3),
 )
 
 
