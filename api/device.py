@@ -245,7 +245,8 @@ async def _issue(
 ) -> Collected | Waiting | Refusal:
     wanted, how = login.wanted, str(login.wanted.kind)
     if wanted.start:
-        decided = await prospect.decided(services, login, user, rests_on, peer)
+        alone = replace(login, wanted=replace(wanted, only=True))  # it waits for no other server
+        decided = await prospect.decided(services, alone, user, rests_on, peer)
         waits = await starting.still_starts(services, Person(user, rests_on.made), login, decided)
         if isinstance(waits, Waiting):
             return waits

@@ -78,6 +78,7 @@ async def begin(store: Store, new: NewLogin, now_ms: int, bounds: Bounds = BOUND
             "server": new.server,
             "lifetime": new.lifetime,
             "start": new.start,
+            "only": new.only,
             "created_at": now_ms,
             "expires_at": expires_at,
             "pause": PAUSE,

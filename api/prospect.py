@@ -1,5 +1,7 @@
 """What a login that waits would earn in somebody's hands: the same question for the page and for the certificate."""
 
+from dataclasses import replace
+
 from api import desk, issue
 from api.logins import Login
 from api.records import BrowserLogin
@@ -29,7 +31,11 @@ async def asked(
     meant = _meant(login.wanted.server, claims)
     if isinstance(meant, Refusal):
         return meant
-    return CertificateRequest(login.wanted.key, meant, login.wanted.lifetime, peer), claims
+    alone = CertificateRequest(login.wanted.key, meant, login.wanted.lifetime, peer)
+    # What it names besides has to run all the same: a login that is to start a server is not over before that.
+    if login.wanted.only or isinstance(decide(alone, claims, services.rules, services.now(), random_bits=0), Refusal):
+        return alone, claims
+    return replace(alone, servers=None), claims
 
 
 def _meant(typed: str | None, claims: Claims) -> tuple[Server, ...] | Refusal | None:

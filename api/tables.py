@@ -117,13 +117,14 @@ logins = Table(
     Column("user_made", Text),
     Column("login_at", BigInteger),
     Column("login_ends_at", BigInteger),
+    Column("only", Boolean),
     Index("logins_by_end", "expires_at"),
 )
 """One row for each login that waits for a browser (RFC 8628), bound to one public key. `kind` is device (a client that
 polls) or interactive (an ssh connection that waits at a bastion). `state` goes from pending to approved or denied, and
 from approved to taken; never back. `network` is what its address counts under where addresses are counted. `pause` is
 how many seconds a client has to leave between two questions. `user` and what follows is who approved it, and the end
-of that browser login."""
+of that browser login. `only`: whether the certificate is for `server` alone; where that is not said, it is."""
 
 nonces = Table(
     "nonces",

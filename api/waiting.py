@@ -33,7 +33,11 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewLogin:
-    """What a client asks for, checked. `address` is the client's; `server` stands as it was typed."""
+    """What a client asks for, checked. `address` is the client's; `server` stands as it was typed.
+
+    `only`: the certificate is for `server` alone, where one is given; else that server has to run, and the certificate
+    is for everything that does.
+    """
 
     kind: Kind
     key: PublicKey
@@ -42,6 +46,7 @@ class NewLogin:
     server: str | None = None
     lifetime: int | None = None
     start: bool = False
+    only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ def login_of(row: RowMapping | None) -> Login | None:
         server=row["server"],
         lifetime=row["lifetime"],
         start=row["start"],
+        only=row["only"] is not False,
     )
     approved = row["login_at"] is not None
     return Login(

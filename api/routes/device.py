@@ -29,6 +29,7 @@ from api.session import judge_origin
 from api.starting import Waiting
 from ca.audit import RequestRefused
 from ca.errors import Reason, Refusal
+from ca.keys import PublicKey
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 MAX_FIELDS = 20
@@ -70,11 +71,19 @@ class LoginWanted(BaseModel):
         Shown | None, Field(max_length=64, description="How the client's machine is called, for the approval page.")
     ] = None
     server: Annotated[
-        Shown | None, Field(max_length=600, description="One server, by its login name. Left out: all that run.")
+        Shown | None,
+        Field(
+            max_length=600,
+            description="One server, by its login name. The certificate is for it alone; with `start` it says what to "
+            "start, and the certificate is for all that run then, unless `only` is set. Left out: all that run.",
+        ),
     ] = None
     lifetime: Annotated[int | None, Field(ge=1, le=1 << 31, description="Seconds; the site's limit holds.")] = None
     start: Annotated[
         bool, Field(description="Start the server when the login is approved, where the site lets people do that.")
+    ] = False
+    only: Annotated[
+        bool, Field(description="With `start`: a certificate for `server` alone. Without `start` it is that anyway.")
     ] = False
 
 
@@ -139,8 +148,7 @@ async def post_device(request: Request, services: Injected, front: FrontDoor) ->
     key = desk.read_key(wanted.public_key)
     if isinstance(key, Refusal):
         raise Refused(device.refused(services, key, None, peer))
-    server = wanted.server or None
-    new = NewLogin(Kind.DEVICE, key, peer, wanted.host_name or None, server, wanted.lifetime, wanted.start)
+    new = _login_for(wanted, key, peer)
     begun = await device.begin(services, new, peer)
     if isinstance(begun, Refusal):
         raise Refused(begun)
@@ -172,6 +180,19 @@ async def post_token(request: Request, services: Injected) -> Response:
     if wants_text(request):
         return PlainTextResponse(f"{collected.issued.signed.line}\n", headers=_NOT_FOR_CACHES)
     return _answer(request, renewable(collected, services.settings.zone).model_dump())
+
+
+def _login_for(wanted: LoginWanted, key: PublicKey, peer: str | None) -> NewLogin:
+    return NewLogin(
+        Kind.DEVICE,
+        key,
+        peer,
+        host_name=wanted.host_name or None,
+        server=wanted.server or None,
+        lifetime=wanted.lifetime,
+        start=wanted.start,
+        only=wanted.only or not wanted.start,
+    )
 
 
 def begun_fields(services: Services, begun: Begun) -> dict[str, Any]:

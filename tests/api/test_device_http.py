@@ -78,6 +78,24 @@ async def test_json_is_taken_as_well_as_forms(service: Service) -> None:
     refused(await service.request("POST", "/device/token", json=code), 400, "authorization_pending")
 
 
+@pytest.mark.parametrize(
+    ("asked", "only"),
+    [
+        ({}, True),
+        ({"server": "alice+gpu"}, True),
+        ({"server": "alice+gpu", "start": "1"}, False),
+        ({"server": "alice+gpu", "start": "1", "only": "1"}, True),
+    ],
+)
+async def test_a_server_is_for_itself_alone_unless_it_only_says_what_to_start(
+    service: Service, asked: dict[str, str], only: bool
+) -> None:
+    answer = await service.request("POST", "/device", data={"public_key": new_key(), **asked})
+    login = await logins.by_code(service.services.store, answer.json()["user_code"])
+    assert login is not None
+    assert login.wanted.only is only
+
+
 async def test_a_shell_gets_lines_and_sends_one_back(hub: Hub, service: Service) -> None:
     await hub.start_server("alice")
     text = {"Accept": "text/plain"}

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from api import device, issue
@@ -18,7 +19,7 @@ from api.session import Session
 from api.starting import Waiting
 from ca.errors import Reason, Refusal
 from ca.keys import parse_public_key
-from tests.support.hub import Hub
+from tests.support.hub import LIMIT, Hub
 from tests.support.ports import Ports, new_key, open_ports
 from tests.support.ssh_keygen import fingerprint, show
 
@@ -269,6 +270,44 @@ async def test_a_server_that_was_asked_for_and_stops_again_ends_the_login(hub: H
     assert reason(await starting.collect(begun)) == "start_failed"
     assert reason(await starting.collect(begun)) == "invalid_grant"
     assert [line["reason"] for line in starting.ports.events("certificate_refused")] == ["start_failed"]
+
+
+def opened(answer: object) -> list[str]:
+    assert isinstance(answer, Collected), answer
+    return [str(one.server) for one in answer.issued.instances]
+
+
+@pytest.mark.parametrize(("only", "opens"), [(False, ["alice", "alice/gpu"]), (True, ["alice/gpu"])])
+async def test_starting_a_server_takes_away_no_other_unless_it_was_asked_for_alone(
+    hub: Hub, starting: Scene, only: bool, opens: list[str]
+) -> None:
+    for name in ("", "gpu"):
+        await hub.start_server("alice", name)
+    await hub.stop_server("alice", "gpu")
+    begun = await starting.begin(start=True, server="gpu", only=only)
+    shown = await starting.approve(begun, await starting.browser("alice"))
+    assert isinstance(shown, Described)
+    assert str(shown.starts) == "alice/gpu", "others that run are no reason not to start it"
+    with anyio.fail_after(LIMIT):
+        while isinstance(answer := await starting.collect(begun), Waiting):
+            await asyncio.sleep(0.05)
+    assert opened(answer) == opens
+
+
+async def test_a_server_that_cannot_be_started_is_no_login_to_the_others(hub: Hub, starting: Scene) -> None:
+    await hub.start_server("alice")
+    begun = await starting.begin(start=True, server="nothing", only=False)
+    assert reason(await starting.approve(begun, await starting.browser("alice"))) == "server_not_running"
+
+
+async def test_a_server_that_was_asked_for_and_fails_is_no_login_to_the_others(hub: Hub, starting: Scene) -> None:
+    for name in ("", "gpu"):
+        await hub.start_server("alice", name)
+    await hub.stop_server("alice", "gpu")
+    begun = await starting.begin(start=True, server="gpu", only=False)
+    await starting.approve(begun, await starting.browser("alice"))
+    await hub.stop_server("alice", "gpu")
+    assert reason(await starting.collect(begun)) == "start_failed"
 
 
 async def test_the_client_waits_until_the_servers_pod_takes_ssh_but_not_for_ever(hub: Hub, starting: Scene) -> None:
