@@ -16,6 +16,7 @@ from api.metrics import Metrics
 from api.pace import Pace
 from api.roster import Roster
 from api.secret import open_secret
+from api.sender import UnknownProxies
 from api.services import Clock, Services
 from api.settings import Settings
 from api.sightings import Sightings
@@ -100,6 +101,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             clock=clock,
             random_bits=secrets.randbits,
             watchers=Watchers(),
+            proxies=UnknownProxies(settings.listen.trusted_proxies, metrics.proxied),
         )
         _watch(services)
         yield services

@@ -72,11 +72,19 @@ class Described:
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """Whoever sits at a browser, and its address. `typed` is the code as that person typed it, "" where not."""
+    """Whoever sits at a browser, and its address. `typed` is the code as that person typed it, "" where not.
+
+    `hidden`: there is a proxy in between that is not known here, so that the address is of no worth.
+    """
 
     session: Session
     peer: str | None
     typed: str = ""
+    hidden: bool = False
+
+    def is_at(self, address: str | None) -> bool:
+        """Whether this browser's address is known, and is that one."""
+        return address is not None and address == self.peer and not self.hidden
 
 
 async def begin(services: Services, new: NewLogin, peer: str | None) -> Begun | Refusal:
@@ -216,8 +224,7 @@ async def _find(services: Services, guesses: Guesses, browser: Browser, code: st
 async def _described(services: Services, browser: Browser, login: Login) -> Described:
     wanted = login.wanted
     anothers = await logins.is_known_as_anothers(services.store, wanted.key.fingerprint, browser.session.user)
-    elsewhere = wanted.address is None or wanted.address != browser.peer
-    must_type = anothers or elsewhere
+    must_type = anothers or not browser.is_at(wanted.address)
     user, rests_on = browser.session.user, _rests_on(browser.session)
     decided = await prospect.decided(services, login, user, rests_on, wanted.address)
     if isinstance(decided, Refusal):

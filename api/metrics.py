@@ -31,6 +31,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._proxied = Counter(
+            "bastion_api_unknown_proxy",
+            "Logins by device that came through a proxy which is not among the trusted ones.",
+            registry=self._registry,
+        )
+
     def saw(self, event: Event) -> None:
         """Count one audit event."""
         self._events.labels(event.name, getattr(event, "reason", "")).inc()
@@ -42,6 +48,10 @@ class Metrics:
     def slowed(self, kind: str) -> None:
         """Count one request that came too soon."""
         self._slowed.labels(kind).inc()
+
+    def proxied(self) -> None:
+        """Count one request whose sender's address a proxy hides."""
+        self._proxied.inc()
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """Show `value()` as a gauge, read whenever the metrics are."""

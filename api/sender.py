@@ -2,15 +2,19 @@
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import structlog
 from fastapi import Request
 
 from api.errors import Refused
 from api.settings import Network
 from ca.errors import Reason, Refusal
 
+log = structlog.get_logger(__name__)
+
 _AUTHORIZATION = re.compile(r"(?i:token|bearer) +([\x21-\x7e]{1,4096}) *")
+_FORWARDED = {"x-forwarded-for", "forwarded"}
 _NO_TOKEN = Refusal(
     Reason.INVALID_TOKEN, "Send a token in the Authorization header: `Authorization: token …` or `Bearer …`."
 )
@@ -40,6 +44,30 @@ def peer_of(request: Request, trusted_proxies: Iterable[Network]) -> str | None:
             return peer
         peer = hop
     return peer
+
+
+class UnknownProxies:
+    """Notices requests that came through a proxy which nobody named: everybody then seems to be at the proxy's address.
+
+    What such a proxy says of its client is not believed, since anybody can say it. But nobody is taken to be where
+    somebody else is either, because both came through it.
+    """
+
+    def __init__(self, trusted_proxies: Iterable[Network], saw: Callable[[], None]) -> None:
+        self._trusted = tuple(trusted_proxies)
+        self._saw = saw
+        self._said = False
+
+    def hides(self, request: Request) -> bool:
+        """Whether the address of this request's connection is not that of whoever sent it, as far as can be known."""
+        peer = plain_address(request.client.host) if request.client else None
+        if peer is None or _among(peer, self._trusted) or not _FORWARDED & set(request.headers):
+            return False
+        self._saw()
+        if not self._said:
+            self._said = True
+            log.warning("unknown_proxy", address=peer, note="set SSH_API_LISTEN_TRUSTED_PROXIES to its addresses")
+        return True
 
 
 def plain_address(text: str) -> str | None:

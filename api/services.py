@@ -17,6 +17,7 @@ from api.krl import KrlDesk
 from api.metrics import Metrics
 from api.pace import Pace
 from api.roster import Roster
+from api.sender import UnknownProxies
 from api.settings import Settings
 from api.sightings import Sightings
 from api.store import Store
@@ -50,6 +51,7 @@ class Services:
     clock: Clock
     random_bits: Callable[[int], int]
     watchers: Watchers
+    proxies: UnknownProxies
 
     def now(self) -> float:
         """Seconds since the epoch."""

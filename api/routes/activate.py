@@ -4,6 +4,7 @@ Nothing happens by opening it: a link may come from anybody. It says who asks an
 the client says of itself is shown as such. Approving is a form with this session's token, sent from this page.
 """
 
+from dataclasses import replace
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -30,7 +31,7 @@ async def show(request: Request, services: Injected, front: FrontDoor) -> Respon
     if session is None:
         here = f"/activate?code={code}" if code else "/activate"
         return RedirectResponse(f"{front.pages.site}/login?next={quote(here, safe='')}", 303)
-    browser = Browser(session, asked_from(request, services))
+    browser = Browser(session, asked_from(request, services), hidden=services.proxies.hides(request))
     if not request.query_params.get("code"):
         return _enter(front, browser)
     return await _show(services, front, browser, code)
@@ -42,7 +43,7 @@ async def decide(request: Request, services: Injected, front: FrontDoor) -> Resp
     session = session_of(request, front)
     form = await form_of(request, services, front, session)
     code, typed = field(form, "code"), field(form, "typed")
-    browser = Browser(session, asked_from(request, services), typed)
+    browser = Browser(session, asked_from(request, services), typed, services.proxies.hides(request))
     match field(form, "then"):
         case "approve":
             return await _approve(services, front, browser, code)
@@ -52,7 +53,7 @@ async def decide(request: Request, services: Injected, front: FrontDoor) -> Resp
                 return _enter(front, browser, denied)
             return front.pages.page("activated", session, approved=False, wanted=denied.wanted, starts=None)
         case _:
-            return await _show(services, front, Browser(session, browser.peer, code), code)
+            return await _show(services, front, replace(browser, typed=code), code)
 
 
 async def _approve(services: Services, front: Front, browser: Browser, code: str) -> Response:
@@ -91,8 +92,9 @@ def _login(services: Services, front: Front, browser: Browser, described: Descri
         typed=browser.typed if logins.read_code(browser.typed) == login.user_code else "",
         wanted=login.wanted,
         interactive=login.wanted.kind is Kind.INTERACTIVE,
-        here=browser.peer,
-        elsewhere=login.wanted.address is None or login.wanted.address != browser.peer,
+        here=None if browser.hidden else browser.peer,
+        hidden=browser.hidden,
+        elsewhere=not browser.is_at(login.wanted.address),
         must_type=described.must_type,
         anothers=described.anothers,
         asked_at=login.created_at / 1000,

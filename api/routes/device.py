@@ -148,7 +148,7 @@ async def post_device(request: Request, services: Injected, front: FrontDoor) ->
     key = desk.read_key(wanted.public_key)
     if isinstance(key, Refusal):
         raise Refused(device.refused(services, key, None, peer))
-    new = _login_for(wanted, key, peer)
+    new = _login_for(wanted, key, None if services.proxies.hides(request) else peer)
     begun = await device.begin(services, new, peer)
     if isinstance(begun, Refusal):
         raise Refused(begun)
@@ -182,11 +182,11 @@ async def post_token(request: Request, services: Injected) -> Response:
     return _answer(request, renewable(collected, services.settings.zone).model_dump())
 
 
-def _login_for(wanted: LoginWanted, key: PublicKey, peer: str | None) -> NewLogin:
+def _login_for(wanted: LoginWanted, key: PublicKey, address: str | None) -> NewLogin:
     return NewLogin(
         Kind.DEVICE,
         key,
-        peer,
+        address,
         host_name=wanted.host_name or None,
         server=wanted.server or None,
         lifetime=wanted.lifetime,

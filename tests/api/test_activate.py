@@ -24,6 +24,7 @@ from tests.support.ports import new_key
 from tests.support.service import Service, running_service
 from tests.support.ssh_keygen import fingerprint, show
 
+FORWARDED = ({"X-Forwarded-For": "198.51.100.1"}, {"Forwarded": "for=198.51.100.1"})
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 
 
@@ -78,6 +79,35 @@ async def test_whoever_has_no_link_types_the_code(hub: Hub, service: Service, al
     assert "203.0.113.9" in page.text
     assert "Approved" in (await alice.submit(page, "/activate", then="approve")).text
     assert await stands(service, begun) == "certificate"
+
+
+@pytest.mark.parametrize("behind", FORWARDED, ids=["x-forwarded-for", "forwarded"])
+async def test_behind_a_proxy_that_nobody_named_the_code_is_typed(
+    hub: Hub, tmp_path: Path, behind: dict[str, str]
+) -> None:
+    """Both seem to be at the proxy's address there, so that says nothing."""
+    await hub.start_server("alice")
+    async with running_service(hub, tmp_path / "state") as service, Person(service) as alice:
+        await alice.log_in("alice")
+        begun = await begin(service, behind)
+        alice.client.headers.update(behind)
+        page = await look(alice, begun)
+        assert "The same as that of this browser" not in words(page)
+        assert "behind a proxy that it was not told of" in words(page)
+        assert begun["user_code"] not in words(page)
+        assert (await alice.submit(page, "/activate", then="approve")).status_code == 400
+        assert "Approved" in (await alice.submit(page, "/activate", then="approve", typed=begun["user_code"])).text
+        assert await stands(service, begun) == "certificate"
+        assert "bastion_api_unknown_proxy_total" in service.services.metrics.text().decode()
+
+
+async def test_a_browser_behind_an_unknown_proxy_is_nowhere_whoever_asks(hub: Hub, tmp_path: Path) -> None:
+    await hub.start_server("alice")
+    async with running_service(hub, tmp_path / "state") as service, Person(service) as alice:
+        await alice.log_in("alice")
+        begun = await begin(service)
+        alice.client.headers.update(FORWARDED[0])
+        assert "behind a proxy that it was not told of" in words(await look(alice, begun))
 
 
 async def test_from_another_address_the_code_is_typed_and_not_shown(hub: Hub, service: Service, alice: Person) -> None:

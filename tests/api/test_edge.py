@@ -9,12 +9,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import APIRouter
 from starlette.requests import Request
 
 from api.app import create_app
 from api.errors import Refused
-from api.sender import bearer, peer_of
+from api.sender import UnknownProxies, bearer, peer_of
 from tests.support.ports import Ports, new_key
 
 JSON = {"Content-Type": "application/json"}
@@ -54,6 +55,35 @@ def test_forwarded_addresses_count_only_as_far_as_trusted_proxies_wrote_them(
     peer: str | None, told: list[str], address: str | None
 ) -> None:
     assert peer_of(request(peer, x_forwarded_for=told), TRUSTED) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "hidden"),
+    [
+        ("192.0.2.1", {}, False),
+        ("192.0.2.1", {"x_forwarded_for": "192.0.2.7"}, True),
+        ("192.0.2.1", {"forwarded": "for=192.0.2.7"}, True),
+        ("10.0.0.1", {"x_forwarded_for": "192.0.2.7", "forwarded": "for=192.0.2.7"}, False),
+        ("::ffff:10.0.0.1", {"x_forwarded_for": "192.0.2.7"}, False),
+        (None, {"x_forwarded_for": "192.0.2.7"}, False),
+    ],
+)
+def test_a_proxy_that_nobody_named_hides_who_is_behind_it(
+    peer: str | None, headers: dict[str, str | list[str]], hidden: bool
+) -> None:
+    assert UnknownProxies(TRUSTED, lambda: None).hides(request(peer, **headers)) is hidden
+
+
+def test_the_log_says_once_what_to_set_for_a_proxy_and_every_request_counts() -> None:
+    counted: list[None] = []
+    proxies = UnknownProxies(TRUSTED, lambda: counted.append(None))
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            proxies.hides(request("192.0.2.1", x_forwarded_for="192.0.2.7"))
+    assert len(counted) == 3
+    (line,) = lines
+    assert (line["event"], line["address"]) == ("unknown_proxy", "192.0.2.1")
+    assert "SSH_API_LISTEN_TRUSTED_PROXIES" in line["note"]
 
 
 @pytest.mark.parametrize("header", ["token abc", "Token abc", "Bearer abc", "bearer  abc "])
