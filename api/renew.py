@@ -14,7 +14,7 @@ from api.renewals import RENEWED
 from api.services import Services
 from ca.claims import Claims, Running, TokenKind, TokenOwner, Via
 from ca.errors import Reason, Refusal
-from ca.names import Instance, parse_principal
+from ca.names import Instance, parse_principal, quote
 from ca.policy import CertificateRequest
 
 _OFF = Refusal(Reason.NOT_PERMITTED, "Certificates are not renewed here. Log in again: hubssh login")
@@ -68,11 +68,17 @@ def _why_not(one: Instance, now: Running | None, user: str) -> Refusal:
     if now is None and server.owner != user:
         return Refusal(Reason.SERVER_STOPPED, f"The server {server} has stopped, or is not shared with you any more.")
     if now is None or (now.instance == one and now.pending == "stop"):
-        start = f"hubssh start {server.name}".rstrip()
+        start = f"hubssh start {_as_word(server.name)}".rstrip()
         return Refusal(Reason.SERVER_STOPPED, f"Your server {server} is stopped: {start}")
     if now.instance != one:
         return Refusal(Reason.SERVER_RESTARTED, f"The server {server} was restarted: hubssh login")
     return Refusal(Reason.SERVER_NOT_RUNNING, f"The server {server} is not ready. Try again in a moment.")
+
+
+def _as_word(name: str) -> str:
+    """A server's name as every shell takes it, in our grammar: the sentence is pasted. zsh expands a first `=`."""
+    word = quote(name)
+    return f'"{word}"' if word.startswith("=") else word
 
 
 def _login(services: Services, holder: Holder) -> BrowserLogin | Refusal:

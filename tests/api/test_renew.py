@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from api import renewals
+from api.renew import still_running
+from ca.claims import Claims, TokenKind
+from ca.errors import Refusal
+from ca.names import Instance, Server, unquote
 from tests.support.holder import Holder, logged_in
 from tests.support.hub import Hub
 from tests.support.service import Service, refused, running_service
@@ -98,6 +103,25 @@ async def test_of_several_servers_those_that_run_still_are_renewed(hub: Hub, ser
     only = await logged_in(service, "alice", tmp_path, server="alice+gpu")
     await hub.stop_server("alice", "gpu")
     assert refused(await only.renew(), 403, "server_stopped").endswith("alice/gpu is stopped: hubssh start gpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("", "hubssh start"),
+        ("gpu", "hubssh start gpu"),
+        ("My GPU", 'hubssh start "=4dy=20=47=50=55"'),
+        ("big box; rm -rf ~", "hubssh start big=20box=3b=20rm=20-rf=20=7e"),
+        ("-h", 'hubssh start "=2dh"'),
+    ],
+)
+def test_the_line_that_starts_a_server_can_be_pasted_whatever_its_name(name: str, line: str) -> None:
+    stopped = Instance(Server("alice", name), 5)
+    answer = still_running((stopped,), Claims("alice", TokenKind.BROWSER))
+    assert isinstance(answer, Refusal)
+    assert answer.sentence == f"Your server {stopped.server} is stopped: {line}"
+    words = shlex.split(line)[2:]
+    assert [unquote(one) for one in words] == ([name] if name else [])
 
 
 async def test_a_share_that_was_taken_back_is_renewed_no_more(hub: Hub, service: Service, tmp_path: Path) -> None:
