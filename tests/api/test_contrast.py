@@ -20,6 +20,9 @@ TEXT = [
     ("action-text", "action"),
     ("action-text", "action-hover"),
 ]
+FIELD = "page"
+"""The ground of a field, on which its hint stands until something is typed."""
+
 SEEN = [("focus", "page"), ("focus", "card"), ("quiet", "card"), ("action", "card"), ("link", "card")]
 """The ring around what has the focus, and the borders of fields and buttons."""
 
@@ -59,6 +62,15 @@ def test_what_is_not_text_can_be_told_from_its_ground(scheme: str) -> None:
     colours = schemes()[scheme]
     low = {pair: round(found, 2) for pair in SEEN if (found := contrast(*(colours[one] for one in pair))) < 3}
     assert low == {}
+
+
+def test_the_hint_in_an_empty_field_is_a_text_like_others() -> None:
+    """Browsers make it paler than anything of ours, some by its opacity."""
+    (rule,) = re.findall(r"::placeholder \{([^}]*)\}", CSS)
+    assert re.findall(r"[a-z-]+: [^;]+", rule) == ["color: var(--quiet)", "opacity: 1"]
+    (field,) = re.findall(r"textarea, input\[type=\"text\"\] \{[^}]*background: var\(--([a-z]+)\)", CSS)
+    assert field == FIELD
+    assert ("quiet", FIELD) in TEXT
 
 
 def test_no_rule_has_a_colour_of_its_own_that_this_would_not_see() -> None:
