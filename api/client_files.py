@@ -12,6 +12,7 @@ from pathlib import Path
 
 from api.settings import BastionSettings
 from ca.keys import PublicKey
+from ca.names import Server
 
 STANDARD_PORT = 22
 
@@ -35,13 +36,30 @@ def known_hosts(bastion: BastionSettings, zone: str, keys: Iterable[PublicKey]) 
     return "".join(f"@cert-authority {pattern} {key.line}\n" for key in keys)
 
 
-def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: str, names: Iterable[str] = ()) -> str:
-    """A file for `Include`, or for `ssh -F`.
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How somebody's ssh gets in, as far as it differs from person to person.
 
-    The server's name is the host name, so `unix_user` is whoever the servers run as: sessions go end to end to the
-    pod's own sshd, through the bastion. `names` are host names for the pickers of editors, which show no patterns.
+    `servers` are named one by one for the pickers of editors, which show no patterns. `key` is the file in ~/.ssh
+    beside which the certificate lies; None: one that ssh tries by itself. `direct`: jump mode is closed to them, so
+    every name leads to the bastion, which tells the servers apart by their login names. `unix_user`: whoever their
+    servers run as, where that is not the same for everybody.
     """
-    hosts = " ".join((*names, f"*.{zone}"))
+
+    servers: tuple[Server, ...] = ()
+    key: str | None = None
+    direct: bool = False
+    unix_user: str | None = None
+
+
+EVERYBODY = Reach()
+
+
+def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: str, reach: Reach = EVERYBODY) -> str:
+    """A file for `Include`, or for `ssh -F`. `unix_user` is whoever the servers run as."""
+    identity = f"    IdentityFile ~/.ssh/{reach.key}\n    IdentitiesOnly yes\n" if reach.key else ""
+    trust = "    UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts\n    StrictHostKeyChecking yes\n"
+    make = _direct if reach.direct else _jump
     return f"""\
 # SSH into JupyterHub servers: ssh alice.{zone}, ssh alice+gpu.{zone}
 # Keep this file as ~/.ssh/jupyterhub_config and write at the top of ~/.ssh/config:
@@ -49,19 +67,33 @@ def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: 
 # Host keys: curl -fsS {public_url}/known_hosts -o ~/.ssh/jupyterhub_known_hosts
 # Get a certificate at {public_url}/ and keep it beside your key, as the page says.
 
+{make(bastion, zone, reach.unix_user or unix_user, reach.servers, identity + trust)}"""
+
+
+def _jump(bastion: BastionSettings, zone: str, unix_user: str, servers: Iterable[Server], common: str) -> str:
+    """End to end: the server's name is the host name, and the login is to the pod's own sshd."""
+    hosts = " ".join((*(one.host_name(zone) for one in servers), f"*.{zone}"))
+    return f"""\
 Host jupyterhub-bastion
     HostName {bastion.hosts[0]}
     Port {bastion.port}
     User {bastion.jump_login}
-    UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
-    StrictHostKeyChecking yes
-
+{common}
 Host {hosts}
     User {unix_user}
     ProxyJump jupyterhub-bastion
-    UserKnownHostsFile ~/.ssh/jupyterhub_known_hosts
-    StrictHostKeyChecking yes
-"""
+{common}"""
+
+
+def _direct(bastion: BastionSettings, zone: str, _: str, servers: Iterable[Server], common: str) -> str:
+    """ssh cannot make a user of a host name, so each server has a line of its own."""
+    named = "".join(f"Host {one.host_name(zone)}\n    User {one.login}\n\n" for one in servers)
+    return f"""\
+# The user is what stands before .{zone}. For a server that is not here: ssh alice+new@alice+new.{zone}
+{named}Host *.{zone}
+    HostName {bastion.hosts[0]}
+    Port {bastion.port}
+{common}"""
 
 
 def _known_host(host: str, port: int) -> str:

@@ -77,60 +77,6 @@ def in_words(seconds: float) -> str:
     return " ".join(said[:2])
 
 
-@dataclass(frozen=True, slots=True)
-class FirstLogin:
-    """The lines for a first login, for each of the ways that need no more than what a machine has.
-
-    `hubssh` needs Python, `shell` a POSIX shell with curl, `powershell` what Windows 10 and later have. The last two
-    stop in the middle, where somebody approves in the browser: `…_begin` and `…_end`. They use a key of their own,
-    `~/.ssh/id_hub`, so that no other one is touched.
-    """
-
-    hubssh: str
-    hubssh_windows: str
-    shell_begin: str
-    shell_end: str
-    powershell_begin: str
-    powershell_end: str
-
-
-def first_login(public_url: str, door: Door, login: str) -> FirstLogin:
-    """The lines for this site. `login` is the login name of the server that the last line enters."""
-    zone = "" if door.zone == "hub" else f" --zone {door.zone}"
-    port = "" if door.port == 22 else f"-p {door.port} "
-    key = "~/.ssh/id_hub"
-    win = "$HOME\\.ssh\\id_hub"
-    return FirstLogin(
-        hubssh=f"curl -fsS {public_url}/hubssh -o hubssh && chmod +x hubssh\n./hubssh login {public_url}{zone}\n",
-        hubssh_windows=f"curl.exe -fsS {public_url}/hubssh -o hubssh.py\npy hubssh.py login {public_url}{zone}\n",
-        shell_begin=(
-            "mkdir -p -m 700 ~/.ssh\n"
-            f"test -f {key} || ssh-keygen -q -t ed25519 -N '' -f {key}\n"
-            f"curl -fsS {public_url}/device -H 'Accept: text/plain' --data-urlencode public_key@$HOME/.ssh/id_hub.pub "
-            f"-o {key}.login\n"
-            f"grep -v device_code {key}.login\n"
-        ),
-        shell_end=(
-            f"curl -fsS {public_url}/device/token -H 'Accept: text/plain' -d \"$(grep device_code {key}.login)\" "
-            f"-o {key}-cert.pub\n"
-            f"curl -fsS {public_url}/known_hosts >> ~/.ssh/known_hosts\n"
-            f"ssh -i {key} {port}{login}@{door.host}\n"
-        ),
-        powershell_begin=(
-            f"ssh-keygen -t ed25519 -f {win}\n"
-            f"$login = Invoke-RestMethod {public_url}/device -Method Post "
-            f"-Body @{{public_key = (Get-Content {win}.pub -Raw)}}\n"
-            "$login.verification_uri_complete; $login.user_code\n"
-        ),
-        powershell_end=(
-            f"(Invoke-RestMethod {public_url}/device/token -Method Post "
-            f"-Body @{{device_code = $login.device_code}}).certificate | Set-Content -Encoding ascii {win}-cert.pub\n"
-            f"Invoke-RestMethod {public_url}/known_hosts | Add-Content -Encoding ascii $HOME\\.ssh\\known_hosts\n"
-            f"ssh -i {win} {port}{login}@{door.host}\n"
-        ),
-    )
-
-
 def size_in_words(size: int) -> str:
     """A number of bytes as people read it: "900 bytes", "1.4 MB", "12 GB"."""
     if size < 1000:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from api import desk, live, progress, servers, views
-from api.client_files import ssh_config
-from api.commands import Door, FirstLogin, commands_for, first_login, in_words
+from api.client_files import Reach, ssh_config
+from api.commands import Door, commands_for, in_words
 from api.errors import HubUnavailable
+from api.first_lines import FirstLogin, first_login
 from api.progress import Progress
 from api.servers import Person, Seen, State
 from api.services import Services
 from api.session import LIFETIME, Session
 from api.views import CertificateView, ServerView, SessionView
+from ca.claims import groups_of
 from ca.errors import Refusal
+from ca.limits import RESTORABLE_BY_OWNER
 from ca.names import Server
 
 
@@ -33,6 +36,7 @@ class Home:
     sessions: tuple[SessionView, ...]
     may_start: bool
     as_admin: bool
+    may_jump: bool
     ssh_config: str
     first: FirstLogin | None
     direct: str | None
@@ -55,7 +59,7 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
     who = Person(session.user, session.made)
     found: tuple[Seen, ...] = ()
     watched: tuple[Server, Progress] | None = None
-    unknown, as_admin = None, False
+    unknown, as_admin, jumps = None, False, True
     try:
         listed = await servers.listing(services, who)
         if isinstance(listed, Refusal):
@@ -67,12 +71,13 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
             if isinstance(listed, Refusal):
                 return listed
         found = listed
+        jumps = await _may_jump(services, session.user)
         as_admin = services.rules.admin_ssh and await desk.still_admin(services, session)
     except HubUnavailable as error:
         unknown = f"{error} It is not known which of your servers run. Reload this page in a minute."
     now, settings = services.now(), services.settings
     shown = views.server_views(found, {one.instance: one for one in services.store.snapshot.enrolments}, door, watched)
-    names = [one.host_name for one in shown]
+    reach = _reach(services, session.user, found, jumps=jumps)
     return Home(
         servers=shown,
         certificates=views.certificate_views(await desk.own_certificates(services, session.user), now),
@@ -81,14 +86,30 @@ async def gather(services: Services, door: Door, session: Session, watch: str = 
         ),
         may_start=settings.servers.start,
         as_admin=as_admin,
-        ssh_config=ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, names),
-        first=first_login(settings.public_url, door, Server(session.user).login) if settings.logins.device else None,
+        may_jump=jumps,
+        ssh_config=ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, reach),
+        first=first_login(settings.public_url, door, reach) if settings.logins.device else None,
         direct=commands_for(door, Server(session.user), None).ssh if settings.logins.holds_connections else None,
         login_left=in_words(session.ends_at - now) if session.ends_at - now < LIFETIME / 2 else None,
         unknown=unknown,
         failed=watched[1].message if watched is not None and watched[1].failed else None,
         refresh=watched is not None and not watched[1].over,
     )
+
+
+async def _may_jump(services: Services, user: str) -> bool:
+    """Whether jump mode is open to this user, as things are now. Raises `HubUnavailable`."""
+    model = await services.hub.user(user) if services.rules.groups else None
+    groups = groups_of(model) if model is not None else frozenset()
+    return services.rules.capabilities_of(groups) >= RESTORABLE_BY_OWNER
+
+
+def _reach(services: Services, user: str, found: tuple[Seen, ...], *, jumps: bool) -> Reach:
+    """What differs in this person's ssh_config. One line serves all servers, so there is one account in it."""
+    own = next((one.unix_user for one in found if one.unix_user and one.server.owner == user), None)
+    account = None if own == services.settings.pods.unix_user else own
+    alike = tuple(one.server for one in found if one.unix_user in (None, own or services.settings.pods.unix_user))
+    return Reach(alike or (Server(user),), direct=not jumps, unix_user=account)
 
 
 async def _watched(

@@ -1,15 +1,37 @@
 """For anyone: the public trust material. For operators: is it alive, is it ready."""
 
 from email.utils import formatdate
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from api.client_files import authority_lines, known_hosts, ssh_config
+from api.client_files import Reach, authority_lines, known_hosts, ssh_config
 from api.edge import problem
+from api.errors import Refused
 from api.services import Injected
+from ca.errors import MalformedName, Reason, Refusal
+from ca.names import parse_login
 
 router = APIRouter()
+
+
+class ConfigAsked(BaseModel):
+    """What differs from person to person; nothing of it is looked up."""
+
+    server: list[Annotated[str, Field(max_length=1000)]] = Field(
+        [], max_length=100, description="Login names of servers, for the lists of editors."
+    )
+    key: str | None = Field(
+        None, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="The file of the key in `~/.ssh`."
+    )
+    user: str | None = Field(
+        None, max_length=32, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="Whoever these servers run as."
+    )
+    mode: Literal["jump", "direct"] = Field(
+        "jump", description="`direct` for whom jump mode is closed; then servers have to be named."
+    )
 
 
 @router.get("/ca.pub", tags=["trust"], summary="Keys that sign people", response_class=PlainTextResponse)
@@ -26,10 +48,15 @@ async def get_known_hosts(services: Injected) -> str:
 
 
 @router.get("/ssh_config", tags=["trust"], summary="Settings for SSH clients", response_class=PlainTextResponse)
-async def get_ssh_config(services: Injected) -> str:
+async def get_ssh_config(services: Injected, asked: Annotated[ConfigAsked, Query()]) -> str:
     """A file to `Include` in `~/.ssh/config`."""
     settings = services.settings
-    return ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url)
+    try:
+        servers = tuple(parse_login(login) for login in dict.fromkeys(asked.server))
+    except MalformedName as error:
+        raise Refused(Refusal(Reason.BAD_NAME, str(error))) from None
+    reach = Reach(servers, asked.key, asked.mode == "direct", asked.user)
+    return ssh_config(settings.bastion, settings.zone, settings.pods.unix_user, settings.public_url, reach)
 
 
 @router.get(

@@ -269,13 +269,29 @@ def test_the_settings_are_listed_without_any_being_set() -> None:
 
 def test_plain_ssh_reads_the_client_configuration(tmp_path: Path) -> None:
     with serving(tmp_path, BASTION_HOSTS="ssh.example.org", BASTION_PORT="2200") as api:
-        text = httpx.get(f"{api.public}/ssh_config", trust_env=False).text
-    (tmp_path / "config").write_text(text)
-    for name, wanted in (
-        ("alice+gpu.hub", {"proxyjump jupyterhub-bastion", "user jovyan", "stricthostkeychecking true"}),
-        ("jupyterhub-bastion", {"hostname ssh.example.org", "port 2200", "user jump"}),
+        texts = [
+            httpx.get(f"{api.public}/ssh_config{query}", trust_env=False).text
+            for query in (
+                "",
+                "?key=id_hub&server=alice%2Bgpu&server=alice&user=alice",
+                "?mode=direct&key=k&server=alice%2Bgpu",
+            )
+        ]
+    key = {f"identityfile ~/.ssh/{name}" for name in ("id_hub", "k")}
+    bastion = {"hostname ssh.example.org", "port 2200", "stricthostkeychecking true"}
+    for at, name, wanted, unwanted in (
+        (0, "alice+gpu.hub", {"proxyjump jupyterhub-bastion", "user jovyan", "stricthostkeychecking true"}, key),
+        (0, "jupyterhub-bastion", {*bastion, "user jump"}, key),
+        (1, "alice+gpu.hub", {"proxyjump jupyterhub-bastion", "identityfile ~/.ssh/id_hub", "identitiesonly yes"}, ()),
+        (1, "alice.hub", {"user alice"}, key - {"identityfile ~/.ssh/id_hub"}),
+        (1, "jupyterhub-bastion", {*bastion, "user jump", "identityfile ~/.ssh/id_hub"}, ()),
+        (2, "alice+gpu.hub", {*bastion, "user alice+gpu", "identityfile ~/.ssh/k"}, {"proxyjump jupyterhub-bastion"}),
+        (2, "other.hub", bastion, {"user alice+gpu"}),
     ):
+        (tmp_path / "config").write_text(texts[at])
         shown = subprocess.run(
             ["ssh", "-F", tmp_path / "config", "-G", name], capture_output=True, text=True, timeout=20, check=True
         )
-        assert wanted <= set(shown.stdout.splitlines())
+        said = set(shown.stdout.splitlines())
+        assert wanted <= said
+        assert not said & set(unwanted)

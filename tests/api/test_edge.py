@@ -223,3 +223,12 @@ async def test_known_hosts_and_the_client_configuration_are_what_openssh_reads(l
         key.line for key in lone.services.signer.public.user
     ]
     assert new_key() not in trust
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["server=no%20login", "server=a%0AProxyCommand", "key=..%2Fkey", "key=a%0Ab", "key=", "user=a%20b", "mode=other"],
+)
+async def test_nothing_but_names_gets_into_the_client_configuration(lone: Ports, query: str) -> None:
+    answer = await lone.public("GET", f"/ssh_config?{query}")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
