@@ -133,7 +133,9 @@ async def test_a_client_cannot_say_itself_where_it_is(hub: Hub, tmp_path: Path) 
         begun = await begin(service, ELSEWHERE)
         login = await logins.by_code(service.services.store, begun["user_code"])
         assert login is not None
-        assert login.wanted.address == "127.0.0.1"
+        assert login.wanted.address is None, "neither where it says that it is, nor where its proxy would be"
+        (line,) = service.events("device_login_begun")
+        assert line["peer"] == "127.0.0.1"
 
 
 async def test_the_key_of_another_user_is_warned_of(hub: Hub, service: Service, alice: Person, tmp_path: Path) -> None:

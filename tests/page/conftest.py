@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from playwright.async_api import Browser
 
+from tests.page.scenes import SETTINGS
 from tests.support.chromium import MISSING, chromium, open_chromium
 from tests.support.hub import Hub, Release
 from tests.support.system import POD_SIDE, System
@@ -18,7 +19,7 @@ def system(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> It
     if chromium() is None:
         pytest.skip(MISSING)
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
-    system = System(hub, tmp_path_factory.mktemp("system"), api_settings={"SSH_API_SERVERS_START": "true"})
+    system = System(hub, tmp_path_factory.mktemp("system"), api_settings=SETTINGS)
     with system.running():
         yield system
 
