@@ -9,7 +9,7 @@ Everything here raises `HubUnavailable` and `StoreUnavailable` when those are aw
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api import issue, renewals
 from api.errors import HubUnavailable, TokenRefused
@@ -137,10 +137,14 @@ def slow_down(services: Services, user: str, how: str, peer: str | None) -> Refu
 
 
 async def own_certificates(services: Services, user: str) -> tuple[CertificateRecord, ...]:
-    """The user's certificates that still count, the newest first."""
+    """The user's certificates that still count, the newest first, each with what it opens still."""
     records = await services.store.certificates_of(user, services.now())
     revoked = services.store.snapshot.revocations
-    return tuple(one for one in records if not revoked.refuses(one.serial, one.user, instances_of(one)))
+    counting = (one for one in records if not revoked.refuses(one.serial, one.user, instances_of(one)))
+    return tuple(
+        replace(one, principals=tuple(it.principal for it in revoked.living(one.serial, one.user, instances_of(one))))
+        for one in counting
+    )
 
 
 async def revoke(

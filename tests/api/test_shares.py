@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from api.records import CertificateRecord
+from api import desk
+from api.records import CertificateRecord, instances_in
 from api.shares import ShareWatch, Standing, taken_back, why_not
 from ca.names import Server
 from ca.revocation import Revocations
@@ -119,13 +120,23 @@ async def test_a_share_that_is_taken_back_closes_one_server_to_one_user_and_no_m
     hers = await certificate(service, "alice")
     watch = ShareWatch(service.services)
     assert await watch.look() == 0
-    before = service.services.roster.state().version
+    state = service.services.roster.state()
+    before = state.version
+    assert "shares" not in state.body["revocations"], "bastions of before an upgrade know no such field"
     await hub.unshare("alice", "gpu", "bob")
     assert await watch.look() == 1
     assert (taken(service), revoked(service)) == ({("bob", "alice/gpu")}, set())
     assert opens(service, gpu) == []
     assert opens(service, both) == ["alice/big", "bob"]
-    assert service.services.roster.state().version != before, "bastions are told at once"
+    state = service.services.roster.state()
+    assert state.version != before, "bastions are told at once"
+    assert state.body["revocations"]["shares"] == {"bob": {"alice+gpu": service.services.now_ms() + 1}}
+    own_list = await desk.own_certificates(service.services, "bob")
+    assert sorted([str(one.server) for one in instances_in(it.principals)] for it in own_list) == [
+        ["alice/big"],
+        ["alice/big", "bob"],
+        ["bob"],
+    ]
     (line,) = service.events("revoked")
     told = {"by": "shares", "user": "bob", "server": "alice/gpu", "reason": "alice/gpu is not shared any more"}
     assert line == line | told
