@@ -126,6 +126,14 @@ async def test_a_terminal_is_let_in_by_the_browser_and_its_session_is_ended_ther
     assert alice.ssh("alice", "true").returncode == 0
 
 
+async def test_what_was_copied_is_said_to_those_who_do_not_see_the_button(system: System, hub: Hub, page: Page) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await log_in(page, hub, system.url, "alice")
+    await page.get_by_role("button", name="Copy the lines for hubssh", exact=True).click()
+    await expect(page.get_by_role("status").filter(has_text="Copied the lines for hubssh")).to_be_attached()
+    assert "hubssh login" in await page.evaluate("navigator.clipboard.readText()")
+
+
 async def test_a_start_can_be_followed_live_and_says_why_it_failed(system: System, hub: Hub, page: Page) -> None:
     for name, options in (("slow", {"slow": 3}), ("full", {"slow": 3, "refuse": "No GPU is free."})):
         await hub.request("POST", f"/users/alice/servers/{name}", json=options)
