@@ -19,11 +19,11 @@ import structlog
 from api.errors import HubUnavailable, StoreUnavailable
 from api.hub import HubClient, Model
 from api.store import Enrolment, Store
+from api.told import enrolment_told, revocations_told
 from ca.claims import Running, running_servers
 from ca.errors import MalformedClaims
 from ca.names import Instance, Server
 from ca.policy import Rules
-from ca.revocation import Revocations
 from ca.signer import Signer
 
 log = structlog.get_logger(__name__)
@@ -267,35 +267,7 @@ class Roster:
                 "direct": self._rules.raw_keys_direct,
                 "capabilities": sorted(self._rules.raw_key_capabilities),
             },
-            "revocations": _revocations(self._store.snapshot.revocations),
-            "enrolled": [_enrolled(one) for one in self.listed],
+            "revocations": revocations_told(self._store.snapshot.revocations),
+            "enrolled": [enrolment_told(one) for one in self.listed],
             "ended_sessions": dict(self._store.snapshot.ended_sessions),
         }
-
-
-def _revocations(revocations: Revocations) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "everyone_before": revocations.everyone_before,
-        "serials": [str(serial) for serial in sorted(revocations.serials)],
-        "users": dict(revocations.users),
-        "servers": {server.login: before for server, before in revocations.servers.items()},
-    }
-    # Left out while it says nothing, since bastions of before an upgrade take no field that they do not know.
-    if revocations.shares:
-        said["shares"] = {
-            user: {server.login: before for server, before in servers.items()}
-            for user, servers in revocations.shares.items()
-        }
-    return said
-
-
-def _enrolled(one: Enrolment) -> dict[str, Any]:
-    return {
-        "login": one.server.login,
-        "instance": str(one.instance.id),
-        "address": one.address,
-        "ssh_port": one.ssh_port,
-        "key_port": one.key_port,
-        "unix_user": one.unix_user,
-        "host_key": one.host_key.line,
-    }
