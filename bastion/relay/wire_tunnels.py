@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 
-from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
+from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
 from bastion.relay.front import Tunnel
 from bastion.relay.sentences import printable
-from bastion.relay.tunnel import TunnelEnd
+from bastion.relay.tunnel import LEAST_PACKET, TunnelEnd
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_link import Link, Offered
 
@@ -44,6 +44,9 @@ class Tunnels(Link):
     async def open_tunnel(self, leg: Leg, offered: Offered, target: Tunnel) -> None:
         """Connect to the target, and join the channel that the client asked for with it."""
         leg.ended = target.ended
+        if offered.packet < LEAST_PACKET:
+            leg.refused(OPEN_RESOURCE_SHORTAGE, f"a tunnel takes packets of {LEAST_PACKET} bytes at least", "en")
+            return
         held = HeldTunnel(leg)
         refusal = await target.prepare(held) if target.prepare is not None else None
         if refusal is not None:

@@ -10,7 +10,6 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import asyncssh
 import pytest
@@ -19,25 +18,8 @@ from asyncssh.packet import String, UInt32
 
 from bastion.relay.limits import RelayLimits
 from tests.bastion.relay.doors import Door, Way, connect
+from tests.bastion.relay.raw import Raw, until
 from tests.support.sshd import Sshd
-
-
-class Raw(SSHForwardChannel[bytes]):
-    """A channel that does what it is told, permitted or not."""
-
-    _read_datatypes = {1}  # noqa: RUF012
-
-    @classmethod
-    async def session(cls, conn: Any, window: int = 1 << 20) -> Raw:
-        chan = cls(conn, asyncio.get_running_loop(), None, "strict", window, 32768)
-        await chan._open(b"session")
-        return chan
-
-
-async def until(true: Any, limit: float = 30) -> None:
-    async with asyncio.timeout(limit):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_four_gigabytes_of_window_that_nobody_reads_hold_little_memory(door: Door) -> None:

@@ -10,10 +10,13 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from bastion.relay.limits import RelayLimits
-from tests.bastion.relay.doors import Answer, Door, Way, run
+from bastion.relay.tunnel import LEAST_PACKET, TunnelEnd
+from tests.bastion.relay.doors import Answer, Door, Way, connect, run
+from tests.bastion.relay.raw import until
 from tests.support.sshd import Sshd, free_port
 
 
@@ -174,6 +177,99 @@ async def test_a_server_whose_network_failed_is_noticed(sshd: Sshd, tmp_path: Pa
                 process.kill()
             await process.communicate()
         await door.next_end()
+
+
+async def test_a_channel_keeps_its_place_until_the_server_has_what_was_sent(door: Door) -> None:
+    """Or a client could open, write and close for ever, and what the server does not read would be nobody's."""
+    go, content = asyncio.Event(), b"v" * 20_000_000
+    got: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await go.wait()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        got.set_result(len(await reader.read()))
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    door.tunnel_port = server.sockets[0].getsockname()[1]
+    async with server, connect(door) as conn:
+        _, writer = await conn.open_connection("pod.hub", 22, encoding=None)
+        side = door.sides[0]
+        writer.write(content)
+        await until(lambda: any(end.full for end in side.tunnels))
+        writer.channel.abort()
+        leg = next(iter(side.legs.values()))
+        await until(lambda: not leg.listens)
+        assert (side.channels, len(side.tunnels)) == (1, 1)
+        taken = leg.received
+        go.set()
+        assert await asyncio.wait_for(got, 60) == taken
+        await until(lambda: (side.channels, len(side.tunnels)) == (0, 0))
+
+
+async def test_a_client_that_takes_tiny_packets_gets_no_tunnel(door: Door) -> None:
+    async with connect(door) as conn:
+        with pytest.raises(asyncssh.ChannelOpenError, match="packets of 1024 bytes at least") as refused:
+            await conn.open_connection("pod.hub", 22, max_pktsize=LEAST_PACKET - 1)
+        assert refused.value.code == 4
+        assert door.sides[0].channels == 0
+
+
+class Patient:
+    """The client's end of a channel: it takes everything, and counts what came in one turn of the loop."""
+
+    def __init__(self) -> None:
+        self.got, self.most, self._now = bytearray(), 0, 0
+        self.closed = asyncio.Event()
+
+    def data(self, kind: int, size: int, body: bytes) -> None:
+        assert int.from_bytes(body[:4], "big") == size == len(body) - 4
+        self.got += body[4:]
+        if not self._now:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._now += 1
+
+    def _turn(self) -> None:
+        self.most, self._now = max(self.most, self._now), 0
+
+    def opened(self, window: int, packet: int, extra: bytes) -> None: ...
+    def widen(self, more: int) -> None: ...
+    def eof(self) -> None: ...
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def test_small_packets_are_made_a_few_at_a_time() -> None:
+    content = hashlib.shake_256(b"small").digest(300_000)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del reader
+        writer.write(content)
+        writer.close()
+        await writer.wait_closed()
+
+    client, ended = Patient(), []
+    end = TunnelEnd(
+        client,
+        offered=1 << 30,
+        packet=10,
+        window=1 << 20,
+        buffered=1 << 20,
+        silence=0,
+        questions=0,
+        ended=ended.append,
+    )
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        await asyncio.get_running_loop().create_connection(lambda: end, *server.sockets[0].getsockname())
+        end.start()
+        await until(lambda: len(client.got) == len(content))
+        end.eof()
+        await asyncio.wait_for(client.closed.wait(), 20)
+    assert bytes(client.got) == content
+    assert ended == [end]
+    assert client.most <= 2 * 64  # a turn's own, and a read that comes in the same one
 
 
 def test_the_tunnel_module_knows_no_ssh_library() -> None:
