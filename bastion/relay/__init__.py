@@ -11,6 +11,7 @@ directory, no certificates' meaning and no api: those are behind the `Front` tha
     credit     flow control from end to end                (pure)
     proof      whether a signature proves a key            (pure)
     limits     numbers and algorithms                      (pure)
+    silence    peers that are gone, as the kernel sees them
     tunnel     one channel and one TCP connection
     ciphers    when to change to a faster cipher           (pure)
     sentences  what the bastion says in its own name       (pure)

@@ -8,12 +8,11 @@ bytes for the channel that its window does not take wait here, at most one read,
 # ruff: noqa: ARG002 - both ends of a channel answer the same calls, whether they need every argument or not
 
 import asyncio
-import math
-import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from bastion.relay.answers import Slot
+from bastion.relay.silence import notice_death
 
 _DATA = 94  # SSH_MSG_CHANNEL_DATA
 _HEAD = 4  # the length before the bytes
@@ -88,7 +87,7 @@ class TunnelEnd(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=min(self._high, self._window))
         if self._silence:
-            _notice_death(transport.get_extra_info("socket"), self._silence, self._questions)
+            notice_death(transport.get_extra_info("socket"), self._silence, self._questions)
         transport.pause_reading()
 
     def start(self) -> None:
@@ -230,16 +229,3 @@ class TunnelEnd(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
-
-
-def _notice_death(sock: socket.socket, silence: float, questions: int) -> None:
-    """A server whose network failed says nothing, and a tunnel has no messages of its own to ask it with.
-
-    Keepalive asks while nothing is on its way (tcp(7)); what is, and is not acknowledged, is waited for as long.
-    """
-    seconds = max(1, math.ceil(silence))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, questions)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds * (questions + 1))

@@ -71,6 +71,7 @@ _INVITES: dict[type, type[Opened]] = {
 _ENDED_BY = (
     ("Login timeout", "login_seconds"),
     ("not responding to keepalive", "keepalive_count"),
+    ("Connection timed out", "keepalive_count"),
     ("Too many unanswered", "unanswered"),
 )
 """What asyncssh, or we, say of a connection that a bound ended."""

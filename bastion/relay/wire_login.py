@@ -23,6 +23,8 @@ from bastion.relay.wire_pod import Client
 from ca.errors import Refusal
 
 _MSG_PING, _MSG_PONG = 192, 193
+_LARGEST_PING = 32 << 10
+"""OpenSSH's have a few bytes. The protocol (OpenSSH's PROTOCOL, 1.9) names no bound; this is what a data packet has."""
 
 
 class ClientOwner(asyncssh.SSHServer):
@@ -102,6 +104,8 @@ class Entering(Client, asyncssh.SSHServerConnection):
         """Give back what came (OpenSSH's PROTOCOL, section 1.9)."""
         data = packet.get_string()
         packet.check_end()
+        if len(data) > _LARGEST_PING:
+            raise asyncssh.DisconnectError(DISC_PROTOCOL_ERROR, f"A ping has {_LARGEST_PING} bytes at most")
         self.send_packet(_MSG_PONG, String(data))
 
     async def reload_config(self) -> None:

@@ -9,13 +9,17 @@ This is part of the room that touches asyncssh's internals (see `wire`).
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from asyncssh.constants import MSG_IGNORE, MSG_USERAUTH_LAST
 from asyncssh.packet import SSHPacketLogger
 
 from bastion.relay.limits import RelayLimits
+from bastion.relay.silence import notice_death
 from bastion.relay.wire_hotpath import HotPath
+
+_KEPT: Final = 256
+"""What keeping a packet costs besides its bytes: many answers have none."""
 
 
 class Feeder(Protocol):
@@ -28,14 +32,10 @@ class Feeder(Protocol):
 class Pressure(HotPath):
     """A connection that makes its feeders wait."""
 
-    limits: RelayLimits
-    _tcp: asyncio.Transport | None = None
-
     def set_up_pressure(self, limits: RelayLimits) -> None:
         """Own state; before asyncssh's constructor, which may call back."""
         self.limits = limits
-        self._full = False
-        self._holds = 0
+        self._full = self._answers_pile_up = False
         self._deferred_bytes = 0
         self._holding_for_kex: list[Feeder] = []
         self._held_feeders: list[Feeder] = []
@@ -51,6 +51,10 @@ class Pressure(HotPath):
         self._tcp = transport
         transport.set_write_buffer_limits(high=self.limits.buffered)
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and self.limits.keepalive_seconds:
+            # SSH's own question needs a peer that is read, and one that is held is not.
+            notice_death(sock, self.limits.keepalive_seconds, self.limits.keepalive_count)
 
     def pause_writing(self) -> None:
         """The transport holds as much as it may: whatever feeds this connection waits."""
@@ -64,6 +68,9 @@ class Pressure(HotPath):
     def resume_writing(self) -> None:
         """It has room again."""
         self._full = False
+        if self._answers_pile_up:
+            self._answers_pile_up = False
+            self.release()
         held, self._held_feeders = self._held_feeders, []
         for feeder in held:
             feeder.release()
@@ -79,20 +86,29 @@ class Pressure(HotPath):
             self._held_feeders.append(feeder)
             feeder.hold()
 
-    def hold(self) -> None:
-        """Stop reading from the peer. Its silence is then ours, so it is not asked whether it is there."""
-        self._holds += 1
-        if self._holds == 1 and self._tcp is not None:
-            self._tcp.pause_reading()
-            self.set_keepalive(0)
+    def write_out(self, data: memoryview) -> bool:
+        """Write the outbox."""
+        kept = super().write_out(data)
+        self._weigh()
+        return kept
 
-    def release(self) -> None:
-        """Read again when nobody else holds."""
-        self._holds -= 1
-        if self._holds == 0 and self._tcp is not None:
-            self._tcp.resume_reading()
-            if not self.is_gone:
-                self.set_keepalive(self.limits.keepalive_seconds)
+    def _send(self, data: bytes) -> None:
+        """asyncssh's way to the socket."""
+        super()._send(data)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Where more waits for the peer than its feeders can have made, it is answers to what it asked: it is not
+        read either until it has read those.
+
+        Its data is no reason, or two peers that read only what they can pass on would wait for each other.
+        """
+        if self._full and not self._answers_pile_up and self._tcp is not None:
+            most = 2 * self.limits.buffered + len(self.bench.outbox)
+            if self._tcp.get_write_buffer_size() > most:
+                self._answers_pile_up = True
+                self.limits.hit("buffered")
+                self.hold()
 
     @property
     def in_key_exchange(self) -> bool:
@@ -105,8 +121,8 @@ class Pressure(HotPath):
             # asyncssh sends an empty one before every packet, against attacks on CBC, which is not offered here.
             return
         super().send_packet(pkttype, *args, handler=handler)
-        if not self._kex_complete and pkttype > MSG_USERAUTH_LAST:
-            self._deferred_bytes += sum(map(len, args))
+        if not self._kex_complete and pkttype > MSG_USERAUTH_LAST and not self.is_gone:
+            self._deferred_bytes += _KEPT + sum(map(len, args))
             if self._deferred_bytes > self.limits.deferred:
                 self.limits.hit("deferred")
                 self.abort()
@@ -133,5 +149,4 @@ class Pressure(HotPath):
         """This connection is over: whatever waits for it is released."""
         self.resume_writing()
         self._release_after_kex()
-        if self._holds > 0 and self._tcp is not None:
-            self._tcp.resume_reading()
+        self.read_on()

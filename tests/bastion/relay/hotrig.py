@@ -106,6 +106,7 @@ class Side(Link, asyncssh.SSHServerConnection):
     """A connection of the rig."""
 
     hot = True
+    turn_seconds = 1000.0
 
     def __init__(self, options: asyncssh.SSHServerConnectionOptions, limits: RelayLimits, bench: Workbench) -> None:
         self.set_up(limits, bench)
@@ -169,12 +170,13 @@ def _options() -> asyncssh.SSHServerConnectionOptions:
 class Rig:
     """Two joined connections with `CHANNELS` channels open between them."""
 
-    def __init__(self, *, hot: bool, keeps: bool = False, window: int = WINDOW) -> None:
+    def __init__(self, *, hot: bool, keeps: bool = False, window: int = WINDOW, turn: float = 1000.0) -> None:
         options = _options()
         limits, bench = RelayLimits(keepalive_seconds=0), Workbench()
         self.peer = Peer(1)
         self._readers = {"near": Peer(2), "far": Peer(4)}
         self.near, self.far = (self._side(options, limits, bench, hot) for _ in range(2))
+        self.near.turn_seconds = turn
         self.sinks = {"near": Sink(keeps=keeps), "far": Sink(keeps=keeps)}
         self._authenticated(self.near, self.sinks["near"], self.peer, self._readers["near"])
         self._authenticated(self.far, self.sinks["far"], Peer(3), self._readers["far"])
@@ -225,6 +227,8 @@ class Rig:
         for chunk in chunks:
             self.feed(chunk)
             for _ in range(4):
+                await asyncio.sleep(0)
+            while self.near._rested:
                 await asyncio.sleep(0)
         return self.result()
 

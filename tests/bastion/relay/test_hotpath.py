@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from asyncssh.encryption import GCMEncryption, get_encryption
@@ -20,13 +21,15 @@ from tests.bastion.relay.hotrig import CHANNELS, GCM, WINDOW, Peer, Rig, Seen
 DATA, ADJUST, EXTENDED, EOF, CLOSE, REQUEST, SUCCESS = 94, 93, 95, 96, 97, 98, 99
 
 
-def _both(stream: bytes, cuts: Sequence[int] = (), *, keeps: bool = False, window: int = WINDOW) -> tuple[Seen, Seen]:
+def _both(
+    stream: bytes, cuts: Sequence[int] = (), *, keeps: bool = False, window: int = WINDOW, turn: float = 1000.0
+) -> tuple[Seen, Seen]:
     """What our steps, and then asyncssh's, make of a stream that arrives cut at these places."""
     marks = [0, *sorted({cut % (len(stream) + 1) for cut in cuts}), len(stream)]
     chunks = [stream[start:end] for start, end in itertools.pairwise(marks) if end > start]
 
     async def run(hot: bool) -> Seen:
-        rig = Rig(hot=hot, keeps=keeps, window=window)
+        rig = Rig(hot=hot, keeps=keeps, window=window, turn=turn)
         seen = await rig.seen(chunks)
         rig.close()
         await asyncio.sleep(0)
@@ -70,10 +73,12 @@ SETTINGS = settings(max_examples=150, deadline=None)
 
 
 @SETTINGS
-@given(PACKETS, st.lists(st.integers(0, 1 << 20), max_size=6), st.booleans())
-def test_a_stream_is_handled_as_by_asyncssh(packets: list[tuple[int, bytes]], cuts: list[int], keeps: bool) -> None:
+@given(PACKETS, st.lists(st.integers(0, 1 << 20), max_size=6), st.booleans(), st.sampled_from([0.0, 1000.0]))
+def test_a_stream_is_handled_as_by_asyncssh(
+    packets: list[tuple[int, bytes]], cuts: list[int], keeps: bool, turn: float
+) -> None:
     peer = Peer(1)
-    ours, theirs = _both(b"".join(peer.packet(*one) for one in packets), cuts, keeps=keeps)
+    ours, theirs = _both(b"".join(peer.packet(*one) for one in packets), cuts, keeps=keeps, turn=turn)
     assert ours == theirs
 
 
@@ -187,6 +192,57 @@ def test_data_packets_of_one_read_leave_in_one_write_with_new_padding() -> None:
         assert rig.sinks["far"].writes == 1
         assert len(rig.result().passed_on) == 50
         assert type(rig.near._recv_encryption) is GcmCipher
+        rig.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("hot", [True, False])
+@pytest.mark.parametrize("packet", [(ADJUST, UInt32(1) + UInt32(9)), (2, String(b"")), (80, String(b"x") + b"\1")])
+def test_many_small_packets_take_many_turns_and_keep_their_order(hot: bool, packet: tuple[int, bytes]) -> None:
+    async def run() -> None:
+        rig = Rig(hot=hot, turn=0.0)
+        packets = [packet] * 100 + [_data(0, b"last")]
+        rig.feed(b"".join(rig.peer.packet(*one) for one in packets))
+        assert rig.near._rested
+        assert rig.near._recv_seq <= 32
+        turns = 0
+        while rig.near._rested:
+            before = rig.near._recv_seq
+            await asyncio.sleep(0)
+            assert before < rig.near._recv_seq <= before + 32
+            turns += 1
+        assert turns >= 3
+        seen = rig.result()
+        assert seen.ended == []
+        assert (DATA, UInt32(80) + String(b"last")) == seen.passed_on[-1]
+        assert rig.near._recv_seq == 101
+        rig.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("hot", [True, False])
+def test_a_connection_that_is_held_works_off_no_more_of_its_read(hot: bool) -> None:
+    async def run() -> None:
+        rig = Rig(hot=hot)
+        judge = rig.near.judge_global
+
+        def hold(*asked: Any) -> None:
+            judge(*asked)
+            rig.near.hold()
+
+        rig.near.judge_global = hold  # type: ignore[method-assign]
+        rig.feed(b"".join(rig.peer.packet(80, String(b"x") + b"\1") for _ in range(3)))
+        for number in (1, 2, 3):
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(rig.near.heard) == number
+            rig.near.release()
+        rig.feed(rig.peer.packet(*_data(0, b"last")))
+        assert rig.result().passed_on == [(DATA, UInt32(80) + String(b"last"))]
         rig.close()
         await asyncio.sleep(0)
 

@@ -25,6 +25,7 @@ ROOM = (
     "wire_options.py",
     "wire_pod.py",
     "wire_pressure.py",
+    "wire_reading.py",
     "wire_speech.py",
     "wire_tunnels.py",
 )
@@ -78,6 +79,7 @@ CALLED_OR_REPLACED = [
 
 ATTRIBUTES = [
     "_transport",
+    "_deferred_packets",
     "_loop",
     "_kex_complete",
     "_session_id",
