@@ -168,7 +168,8 @@ class LimitSettings(Group):
     """Bytes that wait for a key exchange to end before the connection that holds it up is dropped."""
 
     unanswered: Count = 256
-    """Requests that wait for an answer, for each channel, and for the connection as a whole."""
+    """Requests that wait for an answer, for each channel, and for the connection as a whole. With so many the client
+    waits until one is answered."""
 
     keepalive: Annotated[float, Field(ge=0)] = 30.0
     """Seconds of silence before a client, or a pod, is asked whether it is still there. 0: nobody is asked."""

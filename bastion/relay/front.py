@@ -81,9 +81,9 @@ class ChannelOpen:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRequest:
-    """The client asks for something on an open channel. `on` is the open that made the channel."""
+    """The client asks for something on an open channel. `on` is what that channel was opened for."""
 
-    on: ChannelOpen
+    on: type[Opened]
     name: str
     want_reply: bool
     meaning: Requested

@@ -35,7 +35,7 @@ class RelayLimits:
     deferred: int = 16 << 20
     """Bytes waiting for a key exchange to end before the connection that holds it up is dropped."""
     unanswered: int = 256
-    """Requests that wait for an answer, per channel, and global ones per connection."""
+    """Requests that wait for an answer, per channel, and global ones per connection. With so many the peer waits."""
     keepalive_seconds: float = 30.0
     """Silence before the peer is asked whether it is still there; 0 never asks. Both sides are asked."""
     keepalive_count: int = 3

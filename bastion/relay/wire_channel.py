@@ -32,7 +32,7 @@ from asyncssh.packet import SSHPacket
 
 from bastion.relay.answers import Answers, Slot
 from bastion.relay.far import NOWHERE
-from bastion.relay.front import ChannelOpen
+from bastion.relay.meanings import Opened
 from bastion.relay.wire_speech import Speech
 
 
@@ -51,27 +51,32 @@ class Owner(Protocol):
     def reached(self, limit: str) -> None:
         """A bound of this name was reached."""
 
+    def hold_for_answers(self) -> None:
+        """As many requests as may are without an answer."""
+
+    def release_for_answers(self) -> None:
+        """One of them has it."""
+
 
 class Leg(Speech):
     """A channel of `connection`; `owner` is the same object, in our own words."""
 
-    __slots__ = ("_got_close", "_got_eof", "_owner", "_replies", "_unanswered", "ended", "received")
+    __slots__ = ("_got_close", "_got_eof", "_owner", "_replies", "ended", "received")
 
     def __init__(
         self,
         connection: SSHConnection,
         owner: Owner,
-        opened: ChannelOpen | None,
+        opened: type[Opened] | None,
         *,
         cap: int,
         packet: int,
         unanswered: int,
     ) -> None:
         self._owner = owner
-        self._unanswered = unanswered
         self.received = 0
         self.ended: Callable[[], None] | None = None
-        self._replies: Answers[int] = Answers(self._send_reply)
+        self._replies: Answers[int] = Answers(self._send_reply, unanswered, owner)
         self._got_eof = self._got_close = False
         super().__init__(connection, opened, cap=cap, packet=packet)
 
@@ -186,9 +191,7 @@ class Leg(Speech):
     def _got_request(self, packet: SSHPacket) -> None:
         name = packet.get_string()
         want_reply = packet.get_boolean()
-        if want_reply and len(self._replies) >= self._unanswered:
-            raise ProtocolError("Too many unanswered channel requests")
-        slot = self._replies.question() if want_reply else None
+        slot = self._replies.question() if want_reply and not self._sent_close else None
         self._owner.wish(self, name, packet.get_remaining_payload(), slot)
 
     def _got_reply(self, pkttype: int) -> None:
@@ -206,6 +209,12 @@ class Leg(Speech):
 
     # the end
 
+    def close(self) -> None:
+        """Close the channel towards the peer, which gets no replies after that."""
+        super().close()
+        if self._sent_close:
+            self._replies.abandon()
+
     def over_if_closed(self) -> None:
         """Both sides have closed it."""
         if self._got_close and self._sent_close:
@@ -217,6 +226,7 @@ class Leg(Speech):
             self.gone = True
             self.connection.remove_channel(self.number)
             self._owner.forget(self)
+            self._replies.abandon()
             ended, self.ended = self.ended, None
             if ended is not None:
                 ended()

@@ -72,7 +72,6 @@ _ENDED_BY = (
     ("Login timeout", "login_seconds"),
     ("not responding to keepalive", "keepalive_count"),
     ("Connection timed out", "keepalive_count"),
-    ("Too many unanswered", "unanswered"),
 )
 """What asyncssh, or we, say of a connection that a bound ended."""
 
@@ -209,7 +208,7 @@ class ClientSide(Tunnels, Entering):
         return self.open_across
 
     def _sessions(self) -> list[Leg]:
-        return [leg for leg in self.legs.values() if leg.opening and isinstance(leg.opening.meaning, Session)]
+        return [leg for leg in self.legs.values() if leg.opening is Session]
 
     def wish(self, leg: Leg, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """The client asks for something on a channel: a shell, a terminal, a forwarded agent, a signal."""
@@ -241,9 +240,9 @@ class ClientSide(Tunnels, Entering):
         if invited is not None:
             self.invited.add(invited)
 
-    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply] | None) -> None:
+    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
         """Forwards, as the front allows; keepalives are answered; whatever else is answered "no"."""
-        asked = GlobalRequest(shown(name), slot is not None, parse_global(name, payload), payload)
+        asked = GlobalRequest(shown(name), slot.wanted, parse_global(name, payload), payload)
         reply: GlobalReply = None
         if isinstance(asked.meaning, NoMoreSessions):
             self._no_more_sessions = True
@@ -254,23 +253,21 @@ class ClientSide(Tunnels, Entering):
             self._invite(type(asked.meaning))
             self.create_task(self._relay_global(name, payload, slot))
             return
-        if slot is not None:
-            slot.answer(reply)
+        slot.answer(reply)
 
     def _may_ask(self, asked: GlobalRequest) -> bool:
         if self.ending or isinstance(asked.meaning, Malformed | Unknown):
             return False
         return self.front.decide_global(asked) is None
 
-    async def _relay_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply] | None) -> None:
+    async def _relay_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
         reply: GlobalReply = None
         try:
             pod = await self.across()
-            reply = await pod.ask_global(name, payload, want_reply=slot is not None)
+            reply = await pod.ask_global(name, payload, want_reply=slot.wanted)
         except RelayRefused:
             pass  # the answer is "no"; a channel would be told why
-        if slot is not None:
-            slot.answer(reply)
+        slot.answer(reply)
 
     # the end
 

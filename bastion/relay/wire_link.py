@@ -5,6 +5,7 @@ This is part of the room that touches asyncssh's internals (see `wire`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,13 +16,15 @@ from asyncssh.constants import (
     MSG_REQUEST_FAILURE,
     MSG_REQUEST_SUCCESS,
     OPEN_CONNECT_FAILED,
+    OPEN_RESOURCE_SHORTAGE,
 )
-from asyncssh.misc import ProtocolError
+from asyncssh.misc import ConnectionLost, ProtocolError
 from asyncssh.packet import SSHPacket
 
 from bastion.relay.answers import Answers, Slot
 from bastion.relay.front import ChannelOpen, RelayRefused
 from bastion.relay.limits import RelayLimits
+from bastion.relay.meanings import Opened
 from bastion.relay.requests import opened, shown
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
@@ -39,6 +42,10 @@ class OpenFailure:
 
 
 _ENDING = OpenFailure(OPEN_CONNECT_FAILED, "the connection is ending")
+MOST_ASKED = 4096
+"""Bytes that an open or a global request may take to say what it wants, which is kept while the pod is dialled: a host
+name has at most 255, the path of a socket 108."""
+_TOO_LONG = OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {MOST_ASKED} bytes may say what a channel is for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,9 @@ class Link(Pressure):
         self._received = self._sent = 0
         self.ending = False
         self._muted = False
-        self._global_replies: Answers[GlobalReply] = Answers(self._send_global_reply)
+        self._waiting_for_answers = 0
+        self._patience: asyncio.TimerHandle | None = None
+        self._global_replies: Answers[GlobalReply] = Answers(self._send_global_reply, limits.unanswered, self)
 
     # what subclasses say
 
@@ -83,14 +92,14 @@ class Link(Pressure):
         """The peer asks for something on a channel."""
         raise NotImplementedError
 
-    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply] | None) -> None:
-        """The peer asks for something of the connection."""
+    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
+        """The peer asks for something of the connection. The slot is answered, whether that is sent or not."""
         raise NotImplementedError
 
     # channels
 
-    def make_leg(self, asked: ChannelOpen | None) -> Leg:
-        """A new channel number on this connection."""
+    def make_leg(self, asked: type[Opened] | None) -> Leg:
+        """A new channel number on this connection; for what, where its peer asked for it."""
         leg = Leg(
             self, self, asked, cap=self.limits.window, packet=self.limits.packet, unanswered=self.limits.unanswered
         )
@@ -122,16 +131,15 @@ class Link(Pressure):
         payload = packet.get_remaining_payload()
         if size == 0:
             raise ProtocolError("Invalid maximum packet size")
-        asked = ChannelOpen(sender, shown(kind), opened(kind, payload), payload)
-        way = (
-            OpenFailure(OPEN_CONNECT_FAILED, "the connection is ending")
-            if self.ending
-            else self.judge_open(asked, kind)
-        )
+        if self.ending or len(payload) > MOST_ASKED:
+            way: OpenFailure | Callable[[Leg, Offered], Awaitable[None]] = _ENDING if self.ending else _TOO_LONG
+        else:
+            asked = ChannelOpen(sender, shown(kind), opened(kind, payload), payload)
+            way = self.judge_open(asked, kind)
         if isinstance(way, OpenFailure):
             self.send_channel_open_failure(sender, way.code, way.text, "en")
             return
-        leg = self.make_leg(asked)
+        leg = self.make_leg(type(asked.meaning))
         leg.remote = sender
         self.create_task(way(leg, Offered(sender, kind, window, size, payload)))
 
@@ -154,10 +162,12 @@ class Link(Pressure):
     def _process_global_request(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         name = packet.get_string()
         want_reply = packet.get_boolean()
-        if want_reply and len(self._global_replies) >= self.limits.unanswered:
-            raise ProtocolError("Too many unanswered global requests")
-        slot = self._global_replies.question() if want_reply else None
-        self.judge_global(name, packet.get_remaining_payload(), slot)
+        payload = packet.get_remaining_payload()
+        slot = self._global_replies.question(wanted=want_reply)
+        if len(payload) > MOST_ASKED:
+            slot.answer(None)
+        else:
+            self.judge_global(name, payload, slot)
 
     async def ask_global(self, name: bytes, payload: bytes, *, want_reply: bool) -> GlobalReply:
         """Pass a global request to this connection's peer, and wait for its reply where one is wanted."""
@@ -173,7 +183,36 @@ class Link(Pressure):
         else:
             self.send_packet(MSG_REQUEST_SUCCESS, reply)
 
+    def hold_for_answers(self) -> None:
+        """As many requests as may are without an answer: the peer may ask on when one of them has it."""
+        self._waiting_for_answers += 1
+        if self._patience is None and self.limits.keepalive_seconds:
+            seconds = self.limits.keepalive_seconds * (self.limits.keepalive_count + 1)
+            self._patience = self._loop.call_later(seconds, self._unanswered)
+        self.limits.hit("unanswered")
+        self.hold()
+
+    def release_for_answers(self) -> None:
+        """One has it."""
+        self._waiting_for_answers -= 1
+        if not self._waiting_for_answers:
+            self._lose_patience()
+        self.release()
+
+    def _unanswered(self) -> None:
+        self.connection_lost(ConnectionLost("Too many requests have no answer"))
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     # the end
+
+    def let_go(self) -> None:
+        """This connection is over: nothing is waited for."""
+        self._lose_patience()
+        super().let_go()
 
     def hang_up(self, sentence: str) -> None:
         """Say the last message, let it be sent, and cut the connection when the peer has closed or time is up."""

@@ -111,6 +111,7 @@ class PodSide(Link, asyncssh.SSHClientConnection):
         if type(asked.meaning) not in self._client.invited:
             return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, "the client did not ask for this")
         if len(self._client.legs) >= self.limits.channels:
+            self.limits.hit("channels")
             return OpenFailure(OPEN_RESOURCE_SHORTAGE, "too many channels")
         refusal = self._client.front.decide_pod_open(asked)
         return self.open_across if refusal is None else OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, refusal.sentence)
@@ -119,10 +120,9 @@ class PodSide(Link, asyncssh.SSHClientConnection):
         """Whatever the pod says on a channel goes to the client: exit status, flow control, what we do not know."""
         leg.far.request(name, payload, slot)
 
-    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply] | None) -> None:
+    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
         """A keepalive is answered; nothing else that a pod says about the connection concerns the client."""
-        if slot is not None:
-            slot.answer(b"" if isinstance(parse_global(name, payload), Keepalive) else None)
+        slot.answer(b"" if isinstance(parse_global(name, payload), Keepalive) else None)
 
     def losing(self) -> None:
         """Before the client's channels are closed one by one, since its ssh ends with the last of them and unread."""

@@ -22,11 +22,11 @@ from asyncssh.packet import Boolean, SSHPacketHandler, String, UInt32
 from bastion.relay.answers import Slot
 from bastion.relay.credit import Credit
 from bastion.relay.far import NOWHERE, Far
-from bastion.relay.front import ChannelOpen
+from bastion.relay.meanings import Opened
 
 
 class Speech(SSHPacketHandler):
-    """A channel of `connection`, as far as it speaks. `opening` is the open that made it, where the peer asked."""
+    """A channel of `connection`, as far as it speaks. `opening` is what it is for, where the peer asked."""
 
     __slots__ = (
         "_asked",
@@ -46,7 +46,7 @@ class Speech(SSHPacketHandler):
         "sent",
     )
 
-    def __init__(self, connection: SSHConnection, opened: ChannelOpen | None, *, cap: int, packet: int) -> None:
+    def __init__(self, connection: SSHConnection, opened: type[Opened] | None, *, cap: int, packet: int) -> None:
         self.connection = connection
         self._cap = cap
         self._packet = packet

@@ -134,10 +134,9 @@ class Side(Link, asyncssh.SSHServerConnection):
         self.heard.append(("request", leg.number, name, payload, slot is not None))
         leg.far.request(name, payload, slot)
 
-    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply] | None) -> None:
+    def judge_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
         self.heard.append(("global", name, payload))
-        if slot is not None:
-            slot.answer(b"")
+        slot.answer(b"")
 
     def _force_close(self, exc: Exception | None) -> None:
         if not self.is_gone:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.relay.answers import Answers
+from bastion.relay.answers import Answers, Slot
 from bastion.relay.ciphers import CHACHA20, ciphers_for
 from bastion.relay.credit import RESERVE, Credit
 from bastion.relay.kexinit import guessed_wrong, name_lists
@@ -110,13 +110,45 @@ def test_a_sender_is_never_starved_by_what_is_held_back() -> None:
 @given(st.permutations(range(8)))
 def test_replies_leave_in_the_order_of_the_questions(order: list[int]) -> None:
     sent: list[int] = []
-    answers: Answers[int] = Answers(sent.append)
+    answers: Answers[int] = Answers(sent.append, 100, Door())
     slots = [answers.question() for _ in range(8)]
     for number in order:
         slots[number].answer(number)
         slots[number].answer(99)
     assert sent == list(range(8))
     assert len(answers) == 0
+
+
+class Door:
+    """Whoever asks, and how often it is held."""
+
+    held = 0
+
+    def hold_for_answers(self) -> None:
+        self.held += 1
+
+    def release_for_answers(self) -> None:
+        self.held -= 1
+
+
+@given(st.lists(st.integers(0, 30) | st.sampled_from(["ask", "tell"])), st.integers(1, 5))
+def test_whoever_asks_is_held_while_as_many_answers_are_missing_as_may(steps: list[int | str], most: int) -> None:
+    door, sent = Door(), []
+    answers: Answers[int] = Answers(sent.append, most, door)
+    slots: list[Slot[int]] = []
+    for step in steps:
+        if isinstance(step, str):
+            slots.append(answers.question(wanted=step == "ask"))
+        elif slots:
+            slots[step % len(slots)].answer(step % len(slots))
+        assert door.held == (len(answers) >= most)
+    wanted = [number for number, slot in enumerate(slots) if slot.wanted]
+    assert sent == wanted[: len(sent)]
+    answers.abandon()
+    assert (len(answers), door.held) == (0, 0)
+    for slot in slots:
+        slot.answer(0)
+    assert sent == wanted[: len(sent)]
 
 
 def test_chacha20_is_offered_only_without_aes_instructions() -> None:
