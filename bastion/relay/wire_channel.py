@@ -51,6 +51,9 @@ class Owner(Protocol):
     def reached(self, limit: str) -> None:
         """A bound of this name was reached."""
 
+    def begun(self, leg: Leg) -> None:
+        """The peer's channel is open."""
+
     def hold_for_answers(self) -> None:
         """As many requests as may are without an answer."""
 
@@ -149,6 +152,12 @@ class Leg(Speech):
             far.refused(2, "the connection was lost", "en")
         else:
             far.close()
+
+    def opened(self, window: int, packet: int, extra: bytes) -> None:
+        """The far end takes `window` bytes: confirm the channel to the peer that asked for it."""
+        super().opened(window, packet, extra)
+        if self.open:
+            self._owner.begun(self)
 
     # what arrived from the peer
 

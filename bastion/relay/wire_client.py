@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import asyncssh
 from asyncssh.constants import (
@@ -52,6 +51,7 @@ from bastion.relay.requests import asked as parse_global
 from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
+from bastion.relay.wire_explain import Explaining
 from bastion.relay.wire_link import GlobalReply, Link, Offered, OpenFailure
 from bastion.relay.wire_login import Entering
 from bastion.relay.wire_pod import PodSide
@@ -76,7 +76,7 @@ _ENDED_BY = (
 """What asyncssh, or we, say of a connection that a bound ended."""
 
 
-class ClientSide(Tunnels, Entering):
+class ClientSide(Tunnels, Explaining, Entering):
     """The client's connection."""
 
     def __init__(
@@ -88,6 +88,7 @@ class ClientSide(Tunnels, Entering):
         peer: tuple[str, int] | None = None,
     ) -> None:
         self.set_up(limits, bench)
+        self.set_up_explaining()
         self._told_peer = peer
         self.invited = set()
         self.tunnels = set()
@@ -197,7 +198,7 @@ class ClientSide(Tunnels, Entering):
         if isinstance(meaning, Session):
             if self._no_more_sessions:
                 return OpenFailure(OPEN_ADMINISTRATIVELY_PROHIBITED, "the client wanted no more sessions")
-            if len(self._sessions()) >= self.limits.sessions:
+            if len(self.sessions()) >= self.limits.sessions:
                 self.limits.hit("sessions")
                 return OpenFailure(OPEN_RESOURCE_SHORTAGE, f"at most {self.limits.sessions} sessions on one connection")
         way = self.front.decide_open(asked)
@@ -206,9 +207,6 @@ class ClientSide(Tunnels, Entering):
         if isinstance(way, Tunnel):
             return lambda leg, offered: self.open_tunnel(leg, offered, way)
         return self.open_across
-
-    def _sessions(self) -> list[Leg]:
-        return [leg for leg in self.legs.values() if leg.opening is Session]
 
     def wish(self, leg: Leg, name: bytes, payload: bytes, slot: Slot[int] | None) -> None:
         """The client asks for something on a channel: a shell, a terminal, a forwarded agent, a signal."""
@@ -232,7 +230,7 @@ class ClientSide(Tunnels, Entering):
 
     async def _refuse_after_reading(self, slot: Slot[int]) -> None:
         """OpenSSH's client ends at once on a refused shell or subsystem, and loses what it has not written yet."""
-        await self._heard()
+        await self.heard()
         slot.answer(MSG_CHANNEL_FAILURE)
 
     def _invite(self, meaning: type) -> None:
@@ -249,16 +247,15 @@ class ClientSide(Tunnels, Entering):
             reply = b""
         elif isinstance(asked.meaning, Keepalive):
             reply = b""
-        elif self._may_ask(asked):
+        elif not self.ending and not isinstance(asked.meaning, Malformed | Unknown):
+            refusal = self.front.decide_global(asked)
+            if refusal is not None:
+                self.refuse_forward(refusal.sentence, slot)
+                return
             self._invite(type(asked.meaning))
             self.create_task(self._relay_global(name, payload, slot))
             return
         slot.answer(reply)
-
-    def _may_ask(self, asked: GlobalRequest) -> bool:
-        if self.ending or isinstance(asked.meaning, Malformed | Unknown):
-            return False
-        return self.front.decide_global(asked) is None
 
     async def _relay_global(self, name: bytes, payload: bytes, slot: Slot[GlobalReply]) -> None:
         reply: GlobalReply = None
@@ -272,19 +269,13 @@ class ClientSide(Tunnels, Entering):
     # the end
 
     def _say_everywhere(self, line: str) -> bool:
-        for leg in self._sessions():
+        for leg in self.sessions():
             leg.say(line)
-        return bool(self._sessions())
-
-    async def _heard(self) -> None:
-        """Wait, for a while, until the client has read what it was sent: it answers a question that follows it."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.farewell / 2):
-                await self._make_global_request(b"keepalive@openssh.com")
+        return bool(self.sessions())
 
     async def _farewell(self, text: str, *, wait: bool) -> None:
         if wait:
-            await self._heard()
+            await self.heard()
         self.hang_up(text)
 
     def over(self, exc: Exception | None) -> None:

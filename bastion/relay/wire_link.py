@@ -110,6 +110,9 @@ class Link(Pressure):
         """A bound of this name was reached, on this connection or one of its channels."""
         self.limits.hit(limit)
 
+    def begun(self, leg: Leg) -> None:
+        """The peer's channel is open."""
+
     def losing(self) -> None:
         """The connection is over, and its channels are about to hear it."""
 

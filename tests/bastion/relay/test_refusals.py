@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from asyncssh import SSHClientSession
 from asyncssh.channel import SSHForwardChannel
-from asyncssh.packet import String
+from asyncssh.packet import String, UInt32
 
 from bastion.relay.meanings import Exec, Session
 from ca.limits import ALL, Capability
@@ -54,6 +54,29 @@ async def test_a_denied_remote_forward_does_not_listen(door: Door) -> None:
     )
     assert (answer.status, answer.out) == (255, b"")
     assert b"remote port forwarding failed" in answer.err
+    assert b"remote-forward is not permitted here; ask your administrator." in answer.err
+
+
+@pytest.mark.parametrize("capability", [Capability.REMOTE_FORWARD, Capability.STREAMLOCAL])
+async def test_refused_forwards_say_why_once_in_the_session_that_goes_on(
+    door: Door, tmp_path: Path, capability: Capability
+) -> None:
+    door.allowed = ALL - {capability}
+    here = "0" if capability == Capability.REMOTE_FORWARD else str(tmp_path / "socket")
+    answer = await Way.through(door).run(*["-R", f"{here}:127.0.0.1:1"] * 5, "--", "echo inside; exit 3")
+    assert (answer.status, answer.out) == (3, b"inside\n")
+    assert answer.err.count(f"{capability.value} is not permitted here; ask your administrator.".encode()) == 1
+
+
+async def test_a_forward_refused_later_says_why_in_the_sessions_that_are_open(door: Door) -> None:
+    door.allowed = ALL - {Capability.REMOTE_FORWARD}
+    async with connect(door) as conn:
+        kind, _ = await asyncio.wait_for(conn._make_global_request(b"tcpip-forward", *_forward()), 20)
+        assert kind == 82  # nobody to tell
+        process = await conn.create_process("cat", encoding=None)
+        assert b"is not permitted here" in await process.stderr.readline() + await process.stderr.readline()
+        process.stdin.write_eof()
+        await process.wait()
 
 
 async def test_denied_unix_sockets_agent_and_x11_do_not_reach_the_pod(door: Door, tmp_path: Path) -> None:
@@ -76,6 +99,10 @@ async def test_denied_unix_sockets_agent_and_x11_do_not_reach_the_pod(door: Door
             await process.wait()
     assert answer.out == b"none none\n"
     assert b"agent is not permitted here" in answer.err
+
+
+def _forward() -> tuple[bytes, bytes]:
+    return String(b"127.0.0.1"), UInt32(0)
 
 
 async def test_replies_stay_in_order_when_the_relay_refuses_one_itself(door: Door) -> None:

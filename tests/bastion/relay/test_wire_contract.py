@@ -19,6 +19,7 @@ ROOM = (
     "wire_channel.py",
     "wire_cipher.py",
     "wire_client.py",
+    "wire_explain.py",
     "wire_hotpath.py",
     "wire_link.py",
     "wire_login.py",
