@@ -97,6 +97,7 @@ class ClientSide(Tunnels, Explaining, Entering):
         self._no_more_sessions = False
         super().__init__(asyncio.get_running_loop(), options, None, None, None)
         self._make_front = front
+        self.expect_strangers()
 
     def begin(self) -> None:
         """The TCP connection is there, and its address known."""

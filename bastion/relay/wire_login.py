@@ -20,11 +20,19 @@ from bastion.relay.kexinit import guessed_wrong
 from bastion.relay.proof import proves
 from bastion.relay.sentences import NAME, printable
 from bastion.relay.wire_pod import Client
+from ca.certificate import MAX_CERTIFICATE_BYTES
 from ca.errors import Refusal
 
 _MSG_PING, _MSG_PONG = 192, 193
 _LARGEST_PING = 32 << 10
 """OpenSSH's have a few bytes. The protocol (OpenSSH's PROTOCOL, 1.9) names no bound; this is what a data packet has."""
+
+
+STRANGERS_PACKET = 35_000
+"""Bytes of a packet before the first keys are exchanged: what RFC 4253 (6.1) asks of everybody. asyncssh's 256 KiB
+would be kept for each stranger who begins a packet and does not end it."""
+ENTERING_PACKET = MAX_CERTIFICATE_BYTES + (8 << 10)
+"""The same until the login is over: the largest certificate that counts, with a signature and names."""
 
 
 class ClientOwner(asyncssh.SSHServer):
@@ -71,6 +79,10 @@ class Entering(Client, asyncssh.SSHServerConnection):
     own_turn: Callable[[], Awaitable[None]] | None = None
     """Waited for before a key is looked at: many logins take turns."""
 
+    def expect_strangers(self) -> None:
+        """Until the login is over, take no larger packets than logins need."""
+        self._usual_packet, self._max_recv_pktlen = self._max_recv_pktlen, STRANGERS_PACKET
+
     def begin(self) -> None:
         """The TCP connection is there, and its address known."""
         raise NotImplementedError
@@ -94,6 +106,12 @@ class Entering(Client, asyncssh.SSHServerConnection):
         """asyncssh's, but for its idea of a wrong guess: Dropbear guesses, and goes by the letter of the protocol."""
         await super()._process_kexinit(pkttype, pktid, packet)
         self._ignore_first_kex = guessed_wrong(self._client_kexinit, self._server_kexinit)
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        """A key exchange is over on our side."""
+        super().send_newkeys(k, h)
+        if not self._auth_complete:
+            self._max_recv_pktlen = ENTERING_PACKET
 
     def _send_ext_info(self) -> None:
         """asyncssh's, and one more: OpenSSH's clients hide the rhythm of typing only where pings are answered."""
@@ -201,6 +219,7 @@ class Entering(Client, asyncssh.SSHServerConnection):
         if self._proven is None or self._proven[0] != self._username:
             self.send_userauth_failure(False)
             return
+        self._max_recv_pktlen = self._usual_packet
         await super().send_userauth_success()
 
     def entered(self) -> None:

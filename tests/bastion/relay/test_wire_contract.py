@@ -80,6 +80,7 @@ CALLED_OR_REPLACED = [
 
 ATTRIBUTES = [
     "_transport",
+    "_max_recv_pktlen",
     "_deferred_packets",
     "_loop",
     "_kex_complete",
