@@ -27,6 +27,8 @@ def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
         buffered=limits.buffered,
         deferred=limits.deferred,
         unanswered=limits.unanswered,
+        rekey_bytes=limits.rekey_bytes,
+        rekey_seconds=limits.rekey_seconds,
         keepalive_seconds=limits.keepalive,
         keepalive_count=limits.keepalive_count,
         hit=hit,

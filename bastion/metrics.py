@@ -38,8 +38,8 @@ _SETTINGS = {
 }
 """The settings of bounds that have another name where they are kept; the others are `limits_…`."""
 
-_NOT_REACHED = frozenset({"unauthenticated_rate", "keepalive"})
-"""Settings of limits that are counted under another: a chance, and a pause between questions."""
+_NOT_REACHED = frozenset({"unauthenticated_rate", "keepalive", "rekey_bytes", "rekey_seconds"})
+"""Settings that are counted under another (a chance, a pause between questions), or that nobody can take much of."""
 
 BOUNDS = (
     *(f"limits_{name}" for name in LimitSettings.model_fields if name not in _NOT_REACHED),

@@ -171,6 +171,15 @@ class LimitSettings(Group):
     """Requests that wait for an answer, for each channel, and for the connection as a whole. With so many the client
     waits until one is answered."""
 
+    rekey_bytes: Annotated[int, Field(ge=1 << 20, le=64 << 30)] = 16 << 30
+    """Bytes sent with one key before the bastion asks for new ones, of clients and of pods, which may ask more often.
+    Some old clients end when a server asks, so this is as late as is safe: AES is good for 64 GiB (RFC 4344), and even
+    the smallest packets number less than 2^31 in 16 GiB. A site whose rules name a number sets that."""
+
+    rekey_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Age of a key in seconds from which the bastion asks for new ones. 0: never, as in OpenSSH. RFC 4253 recommends an
+    hour, from the time of ciphers with small blocks."""
+
     keepalive: Annotated[float, Field(ge=0)] = 30.0
     """Seconds of silence before a client, or a pod, is asked whether it is still there. 0: nobody is asked."""
 

@@ -40,10 +40,14 @@ class RelayLimits:
     """Silence before the peer is asked whether it is still there; 0 never asks. Both sides are asked."""
     keepalive_count: int = 3
     """Unanswered questions before the peer counts as gone, that is after (count + 1) × seconds."""
-    rekey_bytes: int = 1 << 30
-    """Sent with one key before the bastion asks for new ones. Both sides; clients and pods may ask more often."""
-    rekey_seconds: float = 3600.0
-    """Age of a key from which the bastion asks for new ones when it sends something; 0 never asks."""
+    rekey_bytes: int = 16 << 30
+    """Sent with one key before the bastion asks for new ones. Both sides; clients and pods may ask more often.
+
+    Some clients end when a server asks in the middle of a copy, so it is asked as late as is safe: AES is good for
+    2^32 blocks (64 GiB; RFC 4344, 3.2), and the smallest packets number less than 2^31 in 16 GiB (3.1).
+    """
+    rekey_seconds: float = 0.0
+    """Age of a key from which the bastion asks for new ones when it sends something; 0 never asks, as in OpenSSH."""
     dial_seconds: float = 10.0
     """To reach a pod's port, for tunnels and for the TCP part of the pod's connection."""
     pod_login_seconds: float = 20.0

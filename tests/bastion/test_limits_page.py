@@ -17,7 +17,7 @@ ROWS = {
     if line.startswith("| `")
     for cells in [re.split(r"(?<!\\)\|", line.strip("|"))]
 }
-UNITS = {"": 1, " s": 1, " h": 3600, " MiB": 1 << 20}
+UNITS = {"": 1, " s": 1, " h": 3600, " MiB": 1 << 20, " GiB": 1 << 30}
 DOCUMENTED = {
     **{f"limits_{name}": field.default for name, field in LimitSettings.model_fields.items()},
     **{f"login_{name}": LoginSettings.model_fields[name].default for name in ("grace", "attempts", "probes")},
@@ -28,6 +28,8 @@ DOCUMENTED = {
 NOT_COUNTED = {
     "limits_unauthenticated_rate": "(counted as `…_start`)",
     "limits_keepalive": "(counted as `…_count`)",
+    "limits_rekey_bytes": "",
+    "limits_rekey_seconds": "",
     "proxy_timeout": 'connections_refused_total{reason="proxy_timeout"}',
     "workers": "workers{",
     "restart_grace": "graceful_restarts_total",

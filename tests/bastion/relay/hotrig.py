@@ -225,9 +225,9 @@ class Rig:
         """Feed all of them, with turns of the loop between them."""
         for chunk in chunks:
             self.feed(chunk)
-            for _ in range(4):
-                await asyncio.sleep(0)
             while self.near._rested:
+                await asyncio.sleep(0)
+            for _ in range(4):
                 await asyncio.sleep(0)
         return self.result()
 

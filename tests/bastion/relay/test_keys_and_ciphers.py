@@ -95,8 +95,13 @@ async def test_keys_may_be_ageless(sshd: Sshd, tmp_path: Path, content: bytes, e
     assert exchanges == {ClientSide: 1, PodSide: 1}
 
 
-async def test_a_key_that_is_too_old_is_replaced(door: Door, content: bytes, exchanges: Counter[type]) -> None:
-    async with connect(door, encryption_algs=[AES_128_GCM]) as conn:
+async def test_a_key_that_is_too_old_is_replaced(
+    sshd: Sshd, tmp_path: Path, content: bytes, exchanges: Counter[type]
+) -> None:
+    async with (
+        Door(sshd, tmp_path / "door", limits=RelayLimits(rekey_seconds=3600)).serving() as door,
+        connect(door, encryption_algs=[AES_128_GCM]) as conn,
+    ):
         assert (await conn.run("cat", input=content, encoding=None)).stdout == content
         assert exchanges[ClientSide] == 1
         door.sides[0]._rekey_time = door.pods[0]._rekey_time = 0.0
