@@ -106,10 +106,13 @@ async def test_requests_that_nobody_ever_answers_end_the_connection(sshd: Sshd, 
 
 
 async def test_long_names_are_refused_and_no_name_is_kept(door: Door) -> None:
+    gone = asyncio.Event()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
         await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
+        gone.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = UInt32(server.sockets[0].getsockname()[1])
@@ -125,3 +128,4 @@ async def test_long_names_are_refused_and_no_name_is_kept(door: Door) -> None:
         assert leg.opening is DirectTcp
         conn.abort()
         await door.next_end()
+        await asyncio.wait_for(gone.wait(), 20)
