@@ -4,6 +4,7 @@ Each tunnel is judged for itself and registered in the very step that asks wheth
 cuts it when the pod stops, while the connection's other tunnels go on.
 """
 
+import re
 from collections.abc import Callable
 
 from bastion.admission import Admission, Mode, may_jump, not_ready, only, stopped
@@ -18,6 +19,9 @@ from ca.errors import MalformedName, Reason, Refusal
 from ca.names import Instance, Server, parse_host_name
 
 SSH_PORT = 22
+
+_POD_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+"""What Kubernetes lets pods be called: a name with `+`, `=` or `_` is none of theirs."""
 
 
 class Tunnels:
@@ -42,21 +46,35 @@ class Tunnels:
     def target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
         """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode.
 
-        A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name: then the
-        one that the person was admitted to is meant, else the one that runs.
+        A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name, and a user
+        may be called as somebody else's pod. What is meant must not hang on what runs or on who lists a key, since an
+        attacker has a hand in both: one's own server by a certificate's word, else the pod with that name, else the
+        server with that host name, unless it looks like a pod's name.
         """
         host = meaning.host.rstrip(".")
-        named: list[Server] = []
-        try:
-            named.append(parse_host_name(host, self._house.zone()))
-        except MalformedName:
-            pass
-        found = self._house.directory.by_name(host)
-        if isinstance(found, Pod):
-            named.append(found.server)
+        by_host = self._by_host_name(host)
+        pod = self._house.directory.by_name(host)
+        by_pod = pod.server if isinstance(pod, Pod) else None
+        if not admission.certified:
+            return by_pod or self._unless_a_pods_name(by_host)
+        if by_host is not None and by_host.owner == admission.identity:
+            return by_host
+        named = [one for one in (by_pod, self._unless_a_pods_name(by_host)) if one is not None]
         admitted = {one.server for one in admission.instances}
-        running = [one for one in named if self._house.directory.find(one) is not None]
-        return next((one for one in [*(one for one in named if one in admitted), *running, *named]), None)
+        return next((one for one in named if one in admitted), named[0] if named else None)
+
+    def _by_host_name(self, host: str) -> Server | None:
+        try:
+            return parse_host_name(host, self._house.zone())
+        except MalformedName:
+            return None
+
+    def _unless_a_pods_name(self, server: Server | None) -> Server | None:
+        """`server`, unless its host name could as well be the name of another server's pod, which may not run now."""
+        pod = self._house.directory.find(server) if server is not None else None
+        if server is None or not isinstance(pod, Pod):
+            return server
+        return None if looks_like_a_pods_name(server.login, pod, self._house.zone()) else server
 
     def open(self, server: Server, port: int, admission: Admission) -> Tunnel | Refusal:
         """One answer for everything that is not the user's, so that nobody learns what else there is."""
@@ -128,6 +146,24 @@ def _why_closed(server: Server, admission: Admission) -> Refusal:
     if server in {one.server for one in admission.instances}:
         return stopped(server)
     return dict(admission.closed).get(server) or wrong_target()
+
+
+def looks_like_a_pods_name(login: str, pod: Pod, zone: str) -> bool:
+    """Whether `<login>.<zone>` can be the name of a pod beside `pod`, which runs the server with that login.
+
+    Only where the namespace has the zone's name. How pods are named here shows in how this one is: with its login
+    between a beginning and an end (`jupyter-alice`). Where that does not show, every name can be a pod's.
+    """
+    if not _POD_NAME.fullmatch(login):
+        return False
+    for name in pod.names:
+        own = name.removesuffix(f".{zone}")
+        if own == name:
+            continue
+        begin, found, end = own.rpartition(login)
+        if not found or (begin + end and login.startswith(begin) and login.endswith(end)):
+            return True
+    return False
 
 
 def wrong_target() -> Refusal:

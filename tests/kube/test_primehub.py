@@ -189,3 +189,21 @@ async def test_a_certificate_opens_a_pod_that_was_there_when_it_was_issued(legac
     assert b"does not open" not in refused.stderr
     direct = await asyncio.to_thread(alice.ssh, "alice", "true")
     assert b"jump mode only" in direct.stderr
+
+
+async def test_a_user_who_is_called_as_a_pod_does_not_catch_its_logins(legacy: Legacy) -> None:
+    """The namespace and the zone are both called `hub`, so `jupyter-alice.hub` is a pod and a user's host name."""
+    alice = legacy.kube.system.person("alice", "-caught")
+    key = alice.folder / "id"
+    await legacy.pod("jupyter-alice", "alice", key)
+    await legacy.pod("jupyter-jupyter-alice", "jupyter-alice", key)
+    await legacy.bastion.keys.refresh()
+    assert await legacy.enters(key, "jupyter-alice")
+    assert await legacy.enters(key, "jupyter-jupyter-alice")
+    legacy.kube.cluster.delete("jupyter-alice", grace=0)
+    async with asyncio.timeout(LIMIT):
+        while legacy.bastion.directory.by_name("jupyter-alice.hub") is not None:
+            await asyncio.sleep(0.02)
+    caught = await asyncio.to_thread(alice.run, "ssh", "-W", "jupyter-alice.hub:22", "limited-user@127.0.0.1")
+    assert caught.stdout == b""
+    assert b"does not open that destination" in caught.stderr
