@@ -50,6 +50,11 @@ class Passage:
         if self.link is not None:
             self.link.close("")
 
+    @property
+    def over(self) -> bool:
+        """Whether the channel has ended."""
+        return self._over.is_set()
+
     def ended(self) -> None:
         """The channel is over."""
         self._over.set()

@@ -47,11 +47,14 @@ class Door(Arrival):
         self._refused_actions = 0
         self._tunnels = Tunnels(house, self.id, self._peer, self._describe, self._noted)
         self._why = "client"
+        self._expiry: asyncio.TimerHandle | None = None
 
     # --- who is in
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """Take the connection in: admission is asked once more in the very step that registers it."""
+        if self._over.is_set():  # it went away while its key was looked at: nobody would ever end what is registered now
+            return
         if self._proven is None or self._proven[:2] != (login, blob):
             self._link.close("The login could not be completed.")
             return
@@ -65,12 +68,12 @@ class Door(Arrival):
         self._registration = registered
         self._house.note(traces.opened(self.id, self._peer, admission))
         if self._house.cut_at_expiry and admission.expires_at is not None:
-            asyncio.get_running_loop().call_later(
+            self._expiry = asyncio.get_running_loop().call_later(
                 max(admission.expires_at - self._house.wall(), 0.0), self._expire, admission
             )
 
     def _expire(self, admission: Admission) -> None:
-        if not self._over.is_set() and (refusal := self._house.authenticator.expired(admission)):
+        if refusal := self._house.authenticator.expired(admission):
             self._why = refusal.sentence
             self._link.close(refusal.sentence)
 
@@ -147,6 +150,8 @@ class Door(Arrival):
         """The connection is over."""
         del exc
         self.gone(inside=self._registration is not None)
+        if self._expiry is not None:
+            self._expiry.cancel()  # else it would keep this connection in memory for hours
         if self._registration is None:
             return
         self._registration.release()

@@ -92,7 +92,7 @@ class Tunnels:
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
                 )
             return _why_closed(server, admission)
-        if not pod.ready:
+        if not pod.ready and named:  # to others it is said once the pod is known to list their key
             return not_ready(server)
         stands_on = only(admission, pod.instance)
         self._count += 1
@@ -112,6 +112,8 @@ class Tunnels:
         still runs in the very step that registers the tunnel."""
         passage.link = link
         refusal = await self._listed(pod, admission) or await self._house.reach.verify(pod)
+        if passage.over:  # the client went away meanwhile: nobody would ever end what is registered now
+            return Refusal(Reason.ABANDONED, "The connection has ended.")
         if refusal is None:
             registered = self._house.registry.register(passage, passage.still_valid)
             if isinstance(registered, Registration):
@@ -132,9 +134,9 @@ class Tunnels:
         """A raw key opens exactly the pods that list it; what was known at login may have been a part of them."""
         if admission.certified or pod.instance in admission.instances:
             return None
-        if await self._house.authenticator.lists(pod, admission.key):
-            return None
-        return wrong_target()
+        if not await self._house.authenticator.lists(pod, admission.key):
+            return wrong_target()
+        return None if pod.ready else not_ready(pod.server)
 
     def _left(self, pod: Pod) -> Refusal | None:
         found = self._house.directory.find(pod.server)
