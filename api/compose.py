@@ -1,5 +1,6 @@
 """Puts the parts together from settings. `python -m api` and the tests build the service in this one way."""
 
+import logging
 import secrets
 import sys
 import time
@@ -26,6 +27,8 @@ from ca.audit import AuditLog, Unenrolled
 from ca.errors import KeyFileError
 from ca.names import Instance
 from ca.signer import FileSigner
+
+_log = logging.getLogger(__name__)
 
 
 def open_audit(settings: Settings) -> TextIO:
@@ -72,6 +75,8 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             metrics.saw(event)
 
         rules = settings.certificates.rules
+        for sentence in rules.withheld:
+            _log.warning("%s", sentence)
         roster = Roster(
             store,
             hub,

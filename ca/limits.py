@@ -53,6 +53,16 @@ RESTORABLE_BY_OWNER: Capabilities = frozenset(
 """What the owner of a pod could restore for herself over an end-to-end connection, since a certificate cannot
 express its absence to a plain sshd. Jump mode is closed to whoever lacks one of these."""
 
+_RESTS_ON = frozenset({Capability.EXEC, Capability.SUBSYSTEM})
+_FORWARDS_INTO_THE_POD = frozenset({Capability.LOCAL_FORWARD, Capability.STREAMLOCAL})
+
+
+def usable(capabilities: Capabilities) -> Capabilities:
+    """What of `capabilities` may be had. A forward into a pod reaches the pod's own sshd as well, under any address or
+    through anything that the owner lets listen there; that sshd takes the user's certificate or key, and gives commands
+    and subsystems to whoever it lets in. So forwards into the pod are only for whoever has both anyway."""
+    return capabilities if capabilities >= _RESTS_ON else capabilities - _FORWARDS_INTO_THE_POD
+
 
 @lru_cache(maxsize=256)
 def extensions_for(capabilities: Capabilities) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ca.claims import Claims, Running, TokenKind, Via
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
-from ca.limits import ALL, Capabilities
+from ca.limits import ALL, Capabilities, usable
 from ca.names import Instance, Server
 from ca.revocation import make_serial
 from ca.trust import MAX_PRINCIPALS, Presented
@@ -48,10 +48,22 @@ class Rules:
     raw_key_capabilities: Capabilities = ALL
 
     def capabilities_of(self, groups: frozenset[str]) -> Capabilities:
-        """The site's capabilities, widened and then narrowed by the rules of the groups."""
+        """The site's capabilities, widened and then narrowed by the rules of the groups, as far as they can be had."""
         rules = [rule for group, rule in self.groups.items() if group in groups]
         allowed = self.capabilities.union(*(rule.allow for rule in rules))
-        return allowed.difference(*(rule.deny for rule in rules))
+        return usable(allowed.difference(*(rule.deny for rule in rules)))
+
+    @property
+    def withheld(self) -> tuple[str, ...]:
+        """A sentence for the administrator for each set of capabilities of which a part cannot be had as it stands.
+        What a group takes shows in its members' certificates alone."""
+        sets = {"sessions": self.capabilities, "plain keys": self.raw_key_capabilities}
+        return tuple(
+            f"{', '.join(sorted(lost))} is not given to {whom}, since forwards reach the pod's own sshd: "
+            "permit exec and subsystem as well, or take it away."
+            for whom, given in sets.items()
+            if (lost := given - usable(given))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +164,8 @@ def decide_hop(
         return Refusal(Reason.NOT_NAMED, "The certificate does not name this run of the server.")
     if presented.valid_before <= now:
         return Refusal(Reason.EXPIRED, "The certificate has expired. Log in again for a new one.")
-    return _hop(presented.user, key, instance, presented.capabilities, presented.valid_before, now, random_bits)
+    capabilities = usable(presented.capabilities)
+    return _hop(presented.user, key, instance, capabilities, presented.valid_before, now, random_bits)
 
 
 def decide_key_hop(
@@ -161,9 +174,10 @@ def decide_key_hop(
     """The same for somebody with a raw key. It rests on the bastion's word; the threat model says what that means."""
     if not rules.raw_keys_direct:
         return Refusal(Reason.NOT_PERMITTED, "Plain keys open jump mode only: use ssh -J, or get a certificate.")
-    if not rules.raw_key_capabilities:
+    capabilities = usable(rules.raw_key_capabilities)
+    if not capabilities:
         return Refusal(Reason.NOTHING_GRANTED, "Plain keys are switched off here: get a certificate.")
-    return _hop(f"{KEY_IDENTITY}{fingerprint}", key, instance, rules.raw_key_capabilities, None, now, random_bits)
+    return _hop(f"{KEY_IDENTITY}{fingerprint}", key, instance, capabilities, None, now, random_bits)
 
 
 def _choose(wanted: tuple[Server, ...] | None, claims: Claims, rules: Rules) -> tuple[Running, ...] | Refusal:

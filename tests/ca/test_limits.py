@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ca.limits import ALL, EXTENSIONS, RESTORABLE_BY_OWNER, Capabilities, Capability, capabilities_in, extensions_for
+from ca.limits import (
+    ALL,
+    EXTENSIONS,
+    RESTORABLE_BY_OWNER,
+    Capabilities,
+    Capability,
+    capabilities_in,
+    extensions_for,
+    usable,
+)
 from tests.ca import strategies
 
 NAMES = sorted({name for needed in EXTENSIONS.values() for name in needed})
@@ -30,3 +39,14 @@ def test_every_capability_has_its_extensions_and_ours_end_in_a_domain() -> None:
     for name in NAMES:
         assert name in standard | {"permit-X11-forwarding"} or name.endswith("@jupyterhub-bastion")
     assert RESTORABLE_BY_OWNER < ALL
+
+
+@given(strategies.capabilities)
+def test_forwards_into_a_pod_are_only_for_whoever_has_what_its_own_sshd_would_give(capabilities: Capabilities) -> None:
+    left = usable(capabilities)
+    assert left <= capabilities
+    assert usable(left) == left
+    if {Capability.EXEC, Capability.SUBSYSTEM} <= capabilities:
+        assert left == capabilities
+    else:
+        assert left == capabilities - {Capability.LOCAL_FORWARD, Capability.STREAMLOCAL}

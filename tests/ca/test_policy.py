@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ca.certificate import MAX_CERTIFICATE_BYTES, blob_of
 from ca.claims import Claims, Running, TokenKind, Via
 from ca.errors import Reason, Refusal
-from ca.limits import ALL, Capability, extensions_for
+from ca.limits import ALL, Capability, extensions_for, usable
 from ca.names import Instance, Server
 from ca.policy import (
     CLOCK_SKEW,
@@ -86,7 +86,7 @@ def hold(request: CertificateRequest, claims: Claims, rules: Rules, now: float, 
     for group in claims.groups & set(rules.groups):
         allowed -= rules.groups[group].deny
     assert grant.capabilities
-    assert grant.capabilities <= allowed
+    assert grant.capabilities == usable(frozenset(allowed))
     assert (grant.source_address is not None) is rules.bind_source_address
     assert (grant.user, grant.key) == (claims.user, request.key)
     assert issued_ms(grant.serial) == int(now * 1000)
@@ -327,6 +327,25 @@ def test_a_hop_is_for_one_named_run_and_minutes() -> None:
     )
 
 
+def test_a_hop_gives_no_forward_that_an_older_certificate_holds_without_commands() -> None:
+    held = frozenset({Capability.PTY, Capability.LOCAL_FORWARD, Capability.STREAMLOCAL})
+    answer = decide_hop(replace(PRESENTED, capabilities=held), run("alice").instance, KEY, NOW, 5)
+    assert isinstance(answer, HopGrant)
+    assert answer.capabilities == {Capability.PTY}
+
+
+def test_administrators_are_told_what_cannot_be_had_as_it_stands() -> None:
+    assert Rules().withheld == ()
+    told = Rules(capabilities=frozenset({Capability.EXEC, Capability.LOCAL_FORWARD})).withheld
+    assert len(told) == 1
+    assert told[0].startswith("local-forward is not given to sessions, since")
+    assert (
+        Rules(raw_key_capabilities=frozenset({Capability.STREAMLOCAL}))
+        .withheld[0]
+        .startswith("streamlocal is not given to plain keys, since")
+    )
+
+
 @pytest.mark.parametrize("other", [run("alice", number=18), run("alice", "gpu"), run("bob")])
 def test_a_hop_to_anything_else_is_refused(other: Running) -> None:
     assert reason(decide_hop(PRESENTED, other.instance, KEY, NOW, 5)) is Reason.NOT_NAMED
@@ -347,10 +366,10 @@ def test_a_hop_for_a_plain_key_has_the_limits_of_plain_keys(rules: Rules, instan
     answer = decide_key_hop("SHA256:abc", instance, KEY, rules, NOW, 5)
     if not rules.raw_keys_direct:
         assert reason(answer) is Reason.NOT_PERMITTED
-    elif not rules.raw_key_capabilities:
+    elif not usable(rules.raw_key_capabilities):
         assert reason(answer) is Reason.NOTHING_GRANTED
     else:
         assert isinstance(answer, HopGrant)
         assert (answer.identity, answer.instance) == ("key:SHA256:abc", instance)
-        assert answer.capabilities == rules.raw_key_capabilities
+        assert answer.capabilities == usable(rules.raw_key_capabilities)
         assert answer.valid_before == int(NOW) + HOP_LIFETIME

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.test_lifetime import pod_port
 from tests.support.hub import Hub
 from tests.support.system import POD_SIDE, Person, System
+
+GROUPS = {
+    "remote": {"allow": ["subsystem", "local-forward"]},
+    "forwards": {"allow": ["local-forward", "streamlocal"]},
+    "quiet": {"allow": ["subsystem", "local-forward", "streamlocal"], "deny": ["exec"]},
+}
 
 
 @pytest.fixture(scope="module")
 def strict(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """A site that permits commands only, and to the group "remote" forwards of ports as well; less for raw keys."""
+    """A site that permits commands only, and to the group "remote" subsystems and forwards as well; to "forwards" the
+    latter without the former; less for raw keys."""
     hub = Hub(tmp_path_factory.mktemp("hub"), hub_release, pod_environment=POD_SIDE)
     system = System(
         hub,
         tmp_path_factory.mktemp("system"),
         api_settings={
             "SSH_API_CERTIFICATES_CAPABILITIES": "exec",
-            "SSH_API_CERTIFICATES_GROUPS": '{"remote": {"allow": ["local-forward"]}}',
-            "SSH_API_CERTIFICATES_RAW_KEY_CAPABILITIES": "exec,pty",
+            "SSH_API_CERTIFICATES_GROUPS": json.dumps(GROUPS),
+            "SSH_API_CERTIFICATES_RAW_KEY_CAPABILITIES": "exec,pty,local-forward,streamlocal",
         },
     )
     with system.running():
@@ -67,6 +76,24 @@ async def test_a_group_may_have_more_than_the_site(strict: System, alice: Person
     await strict.hub.set_groups("alice", [])
 
 
+def no_way_to_its_sshd(strict: System, person: Person) -> None:
+    """By none of the names that a pod has for itself is its own sshd reached through the bastion."""
+    port = pod_port(strict, "alice")
+    for host in ("localhost", "127.0.0.1", "127.9.9.9", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"):
+        done = person.run("ssh", "-W", f"{host}:{port}", "alice@127.0.0.1")
+        assert b"local-forward is not permitted to you here" in done.stderr, (host, done.stderr)
+        assert done.stdout == b""
+
+
+@pytest.mark.parametrize("group", ["forwards", "quiet"])
+async def test_forwards_do_not_give_back_what_was_denied(strict: System, alice: Person, group: str) -> None:
+    """The pod's own sshd lets in whoever the bastion does, and a certificate cannot tell it to run no commands."""
+    await strict.hub.set_groups("alice", [group])
+    await alice.certificate()
+    no_way_to_its_sshd(strict, alice)
+    await strict.hub.set_groups("alice", [])
+
+
 async def test_raw_keys_have_a_set_of_their_own(strict: System, alice: Person) -> None:
     legacy = strict.person("alice", "-legacy")
     keys = strict.home("alice") / ".ssh" / "authorized_keys"
@@ -77,3 +104,4 @@ async def test_raw_keys_have_a_set_of_their_own(strict: System, alice: Person) -
         assert client.stdout is not None
         assert client.stdout.readline().startswith(b"/dev/")
     assert b"subsystem is not permitted" in legacy.run("ssh", "-s", "alice@127.0.0.1", "sftp").stderr
+    no_way_to_its_sshd(strict, legacy)
