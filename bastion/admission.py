@@ -7,16 +7,19 @@ one. Login and "still allowed?" are the same functions on the same values.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from string import ascii_lowercase, ascii_uppercase
 from typing import Protocol
 
 from bastion.directory.table import Ambiguous, Found, Pod
 from bastion.pubkeys import Listing
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
-from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities
+from ca.limits import ALL, RESTORABLE_BY_OWNER, Capabilities, usable
 from ca.names import Instance, Server, login_candidates
 from ca.revocation import Revocations, issued_ms
 from ca.trust import Presented
+
+_CAPITALS = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class Runs(Protocol):
@@ -97,7 +100,7 @@ def admit_certificate(
         key=presented.key,
         target=None,
         instances=(),
-        capabilities=presented.capabilities,
+        capabilities=usable(presented.capabilities),
         expires_at=float(presented.valid_before),
         serial=presented.serial,
         certificate=blob,
@@ -107,7 +110,7 @@ def admit_certificate(
         judged = {server: _running_one(server, presented, running) for server in servers}
         closed = tuple((server, why) for server, why in judged.items() if isinstance(why, Refusal))
         return _admit_to_jump(replace(base, closed=closed), list(judged.values()))
-    server = _meant({one.server for one in presented.instances}, login, running)
+    server = _meant({one.server for one in presented.instances}, login, presented.user)
     if server is None:
         return Refusal(
             Reason.NOT_NAMED, f"Your certificate does not open that login. It opens: {_logins(presented.instances)}."
@@ -136,7 +139,7 @@ def admit_key(
         key=key,
         target=None,
         instances=(),
-        capabilities=rules.raw_key_capabilities,
+        capabilities=usable(rules.raw_key_capabilities),
     )
     if login in rules.jump_names:
         return _admit_to_jump(base, [one.pod.instance for one in current])
@@ -211,17 +214,27 @@ def _admit_to_jump(base: Admission, judged: Sequence[Instance | Refusal]) -> Adm
     return may_jump(admission) or admission
 
 
-def _meant(servers: set[Server], login: str, running: Runs) -> Server | None:
-    """Which of `servers` somebody means who types `login`: our spelling, else exactly one match, running ones first."""
+def _meant(servers: set[Server], login: str, user: str) -> Server | None:
+    """Which of `servers`, those of a certificate of `user`, somebody means who types `login`, whatever runs.
+
+    Our own spelling means that server, and of other people's servers nothing else. What people type instead means
+    the one server of theirs that is written so, in any capitals, and else the one that was shared with them.
+    """
     candidates = login_candidates(login)
-    for candidate in candidates:
-        if candidate in servers:
-            return candidate
-    folded = {(one.owner.casefold(), one.name.casefold()) for one in candidates}
-    alike = [one for one in servers if (one.owner.casefold(), one.name.casefold()) in folded]
-    if len(alike) > 1:
-        alike = [one for one in alike if isinstance(running.find(one), Pod)]
-    return alike[0] if len(alike) == 1 else None
+    spelled = [one for one in candidates if one.login == login]
+    if spelled and spelled[0] in servers:
+        return spelled[0]
+    for group in ({one for one in servers if one.owner == user}, set() if spelled else servers):
+        exact = [one for one in candidates if one in group]
+        any_capitals = {_lower(one) for one in candidates}
+        if alike := exact or [one for one in group if _lower(one) in any_capitals]:
+            return alike[0] if len(alike) == 1 else None
+    return None
+
+
+def _lower(server: Server) -> tuple[str, str]:
+    """For comparing in any capitals, those of ASCII only: beyond it, different letters become one."""
+    return server.owner.translate(_CAPITALS), server.name.translate(_CAPITALS)
 
 
 def _running_one(server: Server, presented: Presented, running: Runs) -> Instance | Refusal:

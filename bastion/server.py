@@ -53,7 +53,7 @@ class Door(Arrival):
 
     def authenticated(self, login: str, blob: bytes) -> None:
         """Take the connection in: admission is asked once more in the very step that registers it."""
-        if self._over.is_set():  # it went away while its key was looked at: nobody would ever end what is registered now
+        if self._over.is_set():  # gone while its key was looked at: nobody would end what is registered now
             return
         if self._proven is None or self._proven[:2] != (login, blob):
             self._link.close("The login could not be completed.")

@@ -33,7 +33,7 @@ class LookUp:
         return self._table.find(server)
 
     def find_login(self, typed: str) -> Found:
-        """The pod of the one running server that `typed` can mean."""
+        """The pod of the server that `typed` means as a login name, whatever else runs."""
         return self._table.find_login(typed)
 
     def by_name(self, name: str) -> Found:

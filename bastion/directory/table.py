@@ -113,7 +113,7 @@ class Directory(Protocol):
         ...
 
     def find_login(self, typed: str) -> Found:
-        """The pod of the one running server that somebody who types `typed` as login name can mean."""
+        """The pod of the server that `typed` means as a login name, whatever else runs."""
         ...
 
     def by_name(self, name: str) -> Found:
@@ -163,7 +163,6 @@ class Table:
         self._pods: dict[tuple[Instance, str], Pod] = {}
         self._by_server: dict[Server, dict[tuple[Instance, str], Pod]] = {}
         self._by_name: dict[str, set[tuple[Instance, str]]] = {}
-        self._folded: dict[tuple[str, str], set[Server]] = {}
         self._running: tuple[Pod, ...] | None = ()
         self.heard_at: float | None = None
 
@@ -184,20 +183,15 @@ class Table:
         return next(iter(pods.values()))
 
     def find_login(self, typed: str) -> Found:
-        """The pod of the one running server that `typed` can mean.
+        """The pod of the server that `typed` means: in our own spelling, or exactly as JupyterHub has it.
 
-        Our own spelling comes first, since it names one server whatever else runs; then what people type
-        (`Bob@example.org`), exactly; then the same in any capitals. A step with one match decides; a step with
-        several is ambiguous, and a less exact step is not asked.
+        Which one that is must not hang on what runs, since whoever is called nearly like another would get that
+        one's logins as soon as that one's server stops. So our own spelling means its server alone, and a text that
+        could mean several (`Bob+gpu`, a user or a server of Bob's) means none.
         """
         candidates = login_candidates(typed)
-        own = [server for server in candidates if server.login == typed]
-        for step in (own, candidates, self._any_capitals(candidates)):
-            running = tuple(dict.fromkeys(server for server in step if server in self._by_server))
-            if len(running) == 1:
-                return self.find(running[0])
-            if running:
-                return Ambiguous(tuple(pod for server in running for pod in self._by_server[server].values()))
+        if candidates and (candidates[0].login == typed or len(candidates) == 1):
+            return self.find(candidates[0])
         return None
 
     def by_name(self, name: str) -> Found:
@@ -253,14 +247,10 @@ class Table:
         pods = self._by_server.get(instance.server, {})
         return tuple(pod for pod in pods.values() if pod.instance == instance)
 
-    def _any_capitals(self, candidates: Iterable[Server]) -> list[Server]:
-        return [found for server in candidates for found in sorted(self._folded.get(_fold(server), ()))]
-
     def _add(self, pod: Pod) -> None:
         self._running = None
         self._pods[pod.identity] = pod
         self._by_server.setdefault(pod.server, {})[pod.identity] = pod
-        self._folded.setdefault(_fold(pod.server), set()).add(pod.server)
         for name in pod.names:
             self._by_name.setdefault(name, set()).add(pod.identity)
 
@@ -273,14 +263,5 @@ class Table:
             self._by_name[name].discard(pod.identity)
             if not self._by_name[name]:
                 del self._by_name[name]
-        if siblings:
-            return
-        del self._by_server[pod.server]
-        folded = self._folded[_fold(pod.server)]
-        folded.discard(pod.server)
-        if not folded:
-            del self._folded[_fold(pod.server)]
-
-
-def _fold(server: Server) -> tuple[str, str]:
-    return server.owner.casefold(), server.name.casefold()
+        if not siblings:
+            del self._by_server[pod.server]
