@@ -9,6 +9,9 @@ each namespace, for ever:
       v
     watch for `watch_seconds` ──> each event is told at once ──> its proper end: watch on from there
 
+An end before its time, without an event, says nothing of the pods: some proxy's empty answer looks just like it. So it
+is no news, and after a few in a row comes a list, which is right or fails.
+
 So a stop that happened while nobody listened is told by the next list, and a connection that was cut without a word is
 noticed when the watch should have ended. Times, after the API is there again: the longest pause, and one list. For a
 silent cut: `watch_seconds`, the margin, and one list. Until then nothing is guessed: the last word stays and grows
@@ -32,6 +35,9 @@ from ca.names import Instance
 
 SLICE = 100
 """Pods that are taken in, one after the other, before others have their turn."""
+
+EARLY_ENDS = 3
+"""Watches in a row that may end early and without an event before a list is asked for."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,14 +130,14 @@ class PodDirectory(LookUp):
         while True:
             try:
                 await self._watch(mirror, await self._list(mirror))
+                continue
             except HistoryGone:
                 _log.info("pods of %s: the history is gone, listing anew", mirror.where)
                 mirror.failures += 1
                 if mirror.failures == 1:
                     continue
             except KubeError as error:
-                mirror.failures += 1
-                _log.log(logging.WARNING if mirror.failures == 1 else logging.INFO, "%s: %s", mirror.where, error)
+                self._failed(mirror, str(error))
             await asyncio.sleep(self._backoff.pause(mirror.failures))
 
     async def _list(self, mirror: Mirror) -> str:
@@ -157,8 +163,9 @@ class PodDirectory(LookUp):
         return page.version
 
     async def _watch(self, mirror: Mirror, version: str) -> None:
-        """Take every event, for ever. Raises `KubeError`."""
-        while True:
+        """Take every event, until a list is wanted. Raises `KubeError`."""
+        early = 0
+        while early < EARLY_ENDS:
             began, count = self._clock(), 0
             async with aclosing(
                 self._api.events(mirror.namespace, self._selector, version, self._watch_seconds)
@@ -170,10 +177,18 @@ class PodDirectory(LookUp):
                     count += 1
                     if count % SLICE == 0:
                         await asyncio.sleep(0)
-            self._heard(mirror)
-            if count == 0 and self._clock() - began < self._backoff.most:
-                # A proper end at once, again and again, is some proxy's, and must not become a storm.
-                await asyncio.sleep(self._backoff.pause(1))
+            if self._clock() - began >= self._watch_seconds / 2:
+                self._heard(mirror)
+            elif count == 0:
+                early += 1
+                self._failed(mirror, "the Kubernetes API ended a watch early, without a word")
+                await asyncio.sleep(self._backoff.pause(mirror.failures))
+                continue
+            early = 0
+
+    def _failed(self, mirror: Mirror, why: str) -> None:
+        mirror.failures += 1
+        _log.log(logging.WARNING if mirror.failures == 1 else logging.INFO, "%s: %s", mirror.where, why)
 
     def _heard(self, mirror: Mirror) -> None:
         mirror.heard_at = self._clock()

@@ -51,6 +51,7 @@ class Why(StrEnum):
 
     STOPPED = "stopped"
     STARTING = "starting"
+    BAD_UID = "its uid cannot be read"
     BAD_NAME = "its user or server name cannot be read"
     BAD_INSTANCE = "its run cannot be read"
     BAD_ADDRESS = "its address cannot be read"
@@ -107,6 +108,8 @@ def read_pod(raw: Mapping[str, object], rules: PodRules) -> Judged:
         return NotOurs()
     if not any(fnmatchcase(namespace, pattern) for pattern in rules.namespaces):
         return NotOurs()
+    if not _is_text(uid_of(raw)):
+        return Unusable(Why.BAD_UID)
     if _has_stopped(metadata, spec, status, rules.container):
         return Unusable(Why.STOPPED)
     if not status.get("podIP"):
@@ -127,7 +130,7 @@ def _read_running(
         return Unusable(Why.BAD_INSTANCE)
     instance, created_ms = run
     try:
-        address = str(ipaddress.ip_address(str(status.get("podIP"))))
+        address = str(ipaddress.ip_address(_text(status.get("podIP"))))
     except ValueError:
         return Unusable(Why.BAD_ADDRESS)
     ssh_port = _port(annotations.get(SSH_PORT), rules.ssh_port)
@@ -144,7 +147,7 @@ def _read_running(
         key_port=key_port,
         unix_user=user if created_ms is None else None,
         host_key=None,
-        names=(f"{metadata.get('name')}.{metadata.get('namespace')}",),
+        names=(f"{_text(metadata.get('name'))}.{_text(metadata.get('namespace'))}",),
         uid=uid_of({"metadata": metadata}),
         ready=_is_ready(status),
         created_ms=created_ms,
@@ -172,7 +175,7 @@ def _run(
             if not isinstance(written, str) or not _MICROSECONDS.fullmatch(written):
                 return None
             return Instance(server, int(written)), None
-        created = instance_id(str(metadata.get("creationTimestamp")))
+        created = instance_id(_text(metadata.get("creationTimestamp")))
         # Kubernetes counts in seconds: the fraction tells apart pods that one second has seen.
         fraction = zlib.crc32(uid_of({"metadata": metadata}).encode()) % 1_000_000
         return Instance(server, created + fraction), created // 1000
@@ -204,6 +207,15 @@ def _port(raw: object, default: int) -> int | None:
     if not isinstance(raw, str) or not _PORT.fullmatch(raw) or int(raw) > 65535:
         return None
     return int(raw)
+
+
+def _text(raw: object) -> str:
+    return raw if isinstance(raw, str) else ""
+
+
+def _is_text(raw: str) -> bool:
+    """JSON can hold halves of characters, which nothing can write down."""
+    return not any("\ud800" <= char <= "\udfff" for char in raw)
 
 
 def _mapping(raw: object) -> Mapping[str, object]:

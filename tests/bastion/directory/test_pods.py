@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ import pytest
 from bastion.directory.changes import Subscription
 from bastion.directory.choose import open_directory
 from bastion.directory.kube import Access, Cluster, configuration
-from bastion.directory.podapi import KubeError
-from bastion.directory.pods import Backoff, PodDirectory
+from bastion.directory.podapi import Event, KubeError, Page
+from bastion.directory.pods import EARLY_ENDS, Backoff, PodDirectory
 from bastion.directory.podspec import PodRules
 from bastion.directory.table import Ambiguous, Change, Moved, Pod, Started, Stopped
 from bastion.settings import DirectorySettings
@@ -248,6 +248,67 @@ async def test_a_quiet_cluster_keeps_the_list_fresh(cluster: FakeCluster) -> Non
         heard_at = seen.directory.heard_at
         await seen.until(lambda: (seen.directory.heard_at or 0) > (heard_at or 0))
         assert seen.directory.lists == 1
+
+
+class Empty:
+    """A Kubernetes API behind something that answers every watch with nothing, and lists what `pods` are."""
+
+    def __init__(self, *pods: dict[str, object]) -> None:
+        self.pods = list(pods)
+        self.heard: list[float | None] = []
+        self.directory: PodDirectory | None = None
+
+    async def page(self, namespace: str | None, selector: str, more: str = "") -> Page:
+        return Page(self.pods, "1", "")
+
+    async def events(
+        self, namespace: str | None, selector: str, version: str, seconds: int
+    ) -> AsyncGenerator[Event, None]:
+        self.heard.append(self.directory.heard_at if self.directory is not None else None)
+        return
+        yield
+
+
+async def test_watches_that_end_at_once_without_a_word_are_no_news_and_lead_to_a_list(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alice = pod_object("jupyter-alice", "alice", instance=7)
+    alice["metadata"]["uid"] = "u"
+    api = Empty(alice)
+    directory = PodDirectory(api, PodRules(namespaces=("hub",)), SELECTOR, backoff=Backoff(first=0.01, most=0.02))
+    api.directory = directory
+    task = asyncio.create_task(directory.run())
+    seen = Watched(directory, directory.changes())
+    try:
+        assert isinstance(await seen.next(), Started)
+        await seen.until(lambda: len(api.heard) >= EARLY_ENDS)
+        assert len(set(api.heard[:EARLY_ENDS])) == 1
+        api.pods.clear()
+        assert isinstance(await seen.next(), Stopped), "nobody tells it but a list"
+        assert directory.lists >= 2
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [line.levelname for line in caplog.records if "ended a watch early" in line.message].count("WARNING") == 1
+
+
+async def test_a_pod_with_half_a_character_in_its_uid_does_not_end_the_directory() -> None:
+    odd = pod_object("odd", "bob", instance=None)
+    odd["metadata"]["uid"] = "\ud800"
+    odd["metadata"]["creationTimestamp"] = "2026-11-21T23:12:27Z"
+    alice = pod_object("jupyter-alice", "alice", instance=7)
+    alice["metadata"]["uid"] = "u"
+    directory = PodDirectory(Empty(odd, alice), PodRules(namespaces=("hub",)), SELECTOR, backoff=QUICK)
+    task = asyncio.create_task(directory.run())
+    seen = Watched(directory, directory.changes())
+    try:
+        started = await seen.next()
+        assert isinstance(started, Started)
+        assert started.pod.server == ALICE
+        assert directory.unusable == {"its uid cannot be read": 1}
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_several_namespaces_are_one_directory_and_as_old_as_the_oldest(cluster: FakeCluster) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bastion.directory.podspec import NotOurs, PodRules, Unusable, Why, read_pod
 from bastion.directory.table import Pod
@@ -139,6 +141,7 @@ def test_a_pod_that_is_not_ready_says_so() -> None:
         ({"metadata": {"annotations": {"jupyterhub-bastion/ssh-port": "0"}}}, Why.BAD_PORT),
         ({"metadata": {"annotations": {"jupyterhub-bastion/key-port": "65536"}}}, Why.BAD_PORT),
         ({"metadata": {"annotations": {"jupyterhub-bastion/unix-user": "-oProxyCommand=x"}}}, Why.BAD_UNIX_USER),
+        ({"metadata": {"uid": "\ud800"}}, Why.BAD_UID),
         ({"metadata": {"annotations": {"hub.jupyter.org/username": ""}}}, Why.BAD_NAME),
         ({"metadata": {"annotations": {"hub.jupyter.org/username": "a" * 256}}}, Why.BAD_NAME),
     ],
@@ -157,3 +160,36 @@ def test_a_namespace_counts_by_name_or_pattern() -> None:
     assert read_pod(elsewhere, RULES) == NotOurs()
     assert read_pod(elsewhere, PodRules(namespaces=("hub", "jupyter-*"))) != NotOurs()
     assert read_pod(pod(namespace="mallory"), PodRules(namespaces=("hub", "jupyter-*"))) == NotOurs()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=3), inside, max_size=3),
+    max_leaves=6,
+)
+PLACES = [
+    *(
+        ("metadata", name)
+        for name in ("uid", "name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
+    ),
+    *(("spec", name) for name in ("hostNetwork", "restartPolicy")),
+    *(("status", name) for name in ("podIP", "phase", "conditions", "containerStatuses")),
+    *(("metadata", "annotations", f"jupyterhub-bastion/{name}") for name in ("instance", "ssh-port", "unix-user")),
+    *(("metadata", "annotations", f"hub.jupyter.org/{name}") for name in ("username", "servername")),
+]
+
+
+@given(st.dictionaries(st.sampled_from(PLACES), json_values | st.just("\udfff") | st.just("\u0661"), max_size=4))
+def test_no_odd_pod_raises_and_what_is_offered_can_be_written_down(odd: dict[tuple[str, ...], object]) -> None:
+    raw = pod()
+    del raw["metadata"]["annotations"]["jupyterhub-bastion/instance"]
+    for (*path, last), value in sorted(odd.items()):
+        place: Any = raw
+        for step in path:
+            place = place[step] if isinstance(place, dict) and step in place else {}
+        if isinstance(place, dict):
+            place[last] = value
+    judged = read_pod(raw, RULES)
+    if isinstance(judged, Pod):
+        assert judged.instance.principal.isascii()
+        judged.uid.encode()
