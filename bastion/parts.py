@@ -61,7 +61,7 @@ class Parts:
         )
         self.known = Known(max_age=settings.directory.max_age, word=self.store.load())
         self.directory = directory
-        self.pod_keys = PodKeys(PodLimits(seconds=settings.keys.fetch_timeout))
+        self.pod_keys = PodKeys(settings.pods.networks, PodLimits(seconds=settings.keys.fetch_timeout))
         self.keys = KeyCache(
             self.directory,
             self.pod_keys.fetch,

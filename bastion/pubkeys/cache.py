@@ -2,10 +2,9 @@
 
 The tiers of `bastion.pubkeys.tiers` say when pods are asked. What "then answer" means here:
 
-* An age counts from the moment the questions went out, not from the last answer. Whatever the cache says was
-  said by the pod after the last rebuild began, so nothing is served that is 15 min old: a key that was removed
-  inside a running pod is refused by then, and one that was added is accepted. An answer to a question that was
-  asked before the rebuild is thrown away, and its pod asked again.
+* An age counts from the moment the questions went out, not from the last answer, and nothing is served that is 15 min
+  old: a key that was removed inside a running pod is refused by then, and one that was added is accepted. A question
+  that is under way when a rebuild begins is asked again.
 * A rebuild forgets first and asks then, so while it runs the cache holds new answers only. A connection for a
   server waits until that server's pod has answered or failed, and has it asked at once, past the queue; the
   others' answers are not its business. A jump connection waits for the first pod that lists its key, and for
@@ -15,6 +14,8 @@ The tiers of `bastion.pubkeys.tiers` say when pods are asked. What "then answer"
 * "Known" is known of the login's own pod, or of any pod for a jump connection: a key that alice lists in one
   server says nothing about her other. A jump connection's answer may so be partial; ask again with the server
   when it opens a tunnel.
+* An answer that is younger than a FILL's age when a REBUILD falls due, as of a pod that was asked ahead, is kept, and
+  the question is owed: it is asked when somebody's key is not known. By hand every pod is asked.
 * A pod that failed is not in the cache. It is asked again by the next FILL or REBUILD, not by every connection.
 * A pod is asked ahead when it becomes ready; that changes no age. One that is gone is forgotten at once, and no
   answer ever names a pod that the directory does not offer at this moment.
@@ -25,12 +26,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
-from bastion.directory.table import Change, Found, Moved, Pod, Started
+from bastion.directory.table import Change, Moved, Pod, Started
 from bastion.pubkeys.entries import Entry, Store
 from bastion.pubkeys.entries import entry as entry_of
 from bastion.pubkeys.fetches import Fetch, Fetched, Fetches, Identity
+from bastion.pubkeys.refresh import Counts, Refresh, RunningPods
 from bastion.pubkeys.tiers import Ages, Tier, tier
 from ca.keys import PublicKey
 from ca.names import Server
@@ -60,41 +61,6 @@ class Listing:
     options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a refresh found: pods that answered, keys in them, pods that did not answer."""
-
-    pods: int
-    keys: int
-    failed: int
-
-
-class RunningPods(Protocol):
-    """The part of a directory that the cache needs."""
-
-    def find(self, server: Server) -> Found:
-        """The pod that runs `server`."""
-        ...
-
-    def running(self) -> tuple[Pod, ...]:
-        """Every pod that `find` would give."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class _Refresh:
-    full: bool
-    waiting: set[Identity]
-    done: asyncio.Future[Counts]
-    pods: int = 0
-    keys: int = 0
-    failed: int = 0
-
-    @property
-    def counts(self) -> Counts:
-        return Counts(self.pods, self.keys, self.failed)
-
-
 class KeyCache:
     """The tiered cache. Make it inside the event loop, tell it every change of the directory, `aclose` it."""
 
@@ -114,9 +80,10 @@ class KeyCache:
         self._fetches = Fetches(fetch, clock, self._fetched, at_once=self._limits.at_once, urgent=self._limits.urgent)
         self._store = Store()
         self._failed: set[Identity] = set()
+        self._owed: set[Identity] = set()
         self._full_at: float | None = None
         self._updated_at: float | None = None
-        self._refresh: _Refresh | None = None
+        self._refresh: Refresh | None = None
         self._watched: dict[bytes, asyncio.Future[None]] = {}
         self.rebuilds = self.fills = 0
 
@@ -148,7 +115,7 @@ class KeyCache:
         if under_way is not None and under_way.full:
             await asyncio.wait([under_way.done])
         if self._refresh is None or not self._refresh.full:
-            self._rebuild(None)
+            self._rebuild(None, youngest=0.0)
         joined = self._refresh
         if joined is None:  # there are no pods
             return Counts(0, 0, 0)
@@ -173,6 +140,7 @@ class KeyCache:
         """The pod is gone: so is what it said, and nobody waits for it any more."""
         self._store.drop(pod.identity)
         self._failed.discard(pod.identity)
+        self._owed.discard(pod.identity)
         self._fetches.drop(pod.identity)
         self._no_longer_waits_for(pod.identity)
 
@@ -183,9 +151,11 @@ class KeyCache:
             return
         match tier(self._clock(), self._full_at, self._updated_at, self._ages):
             case Tier.REBUILD if self._refresh is None or not self._refresh.full:
-                self._rebuild(blob)
+                self._rebuild(blob, youngest=self._ages.partial)
             case Tier.FILL if self._refresh is None and not any(self._listings(blob, server)):
                 self._fill()
+        if self._owed and not any(self._listings(blob, server)):
+            self._pay([own] if isinstance(own, Pod) else self._directory.running())
         if isinstance(own, Pod):
             self._fetches.hurry(own.identity)
 
@@ -219,17 +189,27 @@ class KeyCache:
         found = self._directory.find(pod.server)
         return found if isinstance(found, Pod) and _endpoint(found) == _endpoint(pod) else None
 
-    def _rebuild(self, blob: bytes | None) -> None:
+    def _rebuild(self, blob: bytes | None, *, youngest: float) -> None:
+        """Forget everything but answers that are younger than `youngest` seconds, and ask the other pods."""
         pods = self._directory.running()
         if not pods:
             return
         self.rebuilds += 1
         # Only an order in which to ask: where the key was listed before, and silent pods last.
         hints = sorted(self._store.listed_by.get(blob, ()))[:_HINTS] if blob is not None else []
-        self._store = Store()
-        self._failed &= {pod.identity for pod in pods}
         self._full_at = self._updated_at = self._clock()
-        self._ask(sorted(pods, key=lambda pod: pod.identity in self._failed), full=True)
+        kept = [
+            one
+            for one in self._store.entries.values()
+            if self._full_at - one.asked_at < youngest and self._current(one.pod)
+        ]
+        self._store = Store()
+        for entry in kept:
+            self._store.put(entry)
+        self._owed = set(self._store.entries)
+        self._failed &= {pod.identity for pod in pods}
+        asked = [pod for pod in pods if pod.identity not in self._owed]
+        self._ask(sorted(asked, key=lambda pod: pod.identity in self._failed), full=True)
         for identity in hints:
             self._fetches.hurry(identity)
 
@@ -240,13 +220,27 @@ class KeyCache:
             self._updated_at = self._clock()
             self._ask(sorted(missing, key=lambda pod: pod.identity in self._failed), full=False)
 
+    def _pay(self, pods: Iterable[Pod]) -> None:
+        """Ask those of `pods` that the last rebuild left out."""
+        owed = [pod for pod in pods if pod.identity in self._owed]
+        if not owed:
+            return
+        if self._refresh is None:
+            self._ask(owed, full=False)
+            return
+        self._refresh.waiting.update(pod.identity for pod in owed)
+        for pod in owed:
+            self._fetches.want(pod)
+
     def _ask(self, pods: list[Pod], *, full: bool) -> None:
         self._end_refresh()
         if len(pods) > self._limits.pods:
             _log.error("%d pods run, the keys of %d are asked for", len(pods), self._limits.pods)
             pods = pods[: self._limits.pods]
+        if not pods:
+            return
         done: asyncio.Future[Counts] = asyncio.get_running_loop().create_future()
-        self._refresh = _Refresh(full, {pod.identity for pod in pods}, done)
+        self._refresh = Refresh(full, {pod.identity for pod in pods}, done)
         for pod in pods:
             self._fetches.want(pod, anew=full)
 
@@ -258,8 +252,11 @@ class KeyCache:
             entry = None
         if entry is None:
             self._failed.add(identity)
+            self._owed.discard(identity)
+            self._store.drop(identity)
         elif self._full_at is None or entry.asked_at >= self._full_at:
             self._failed.discard(identity)
+            self._owed.discard(identity)
             self._store.put(entry)
             for blob in entry.options.keys() & self._watched.keys():
                 self._watched.pop(blob).set_result(None)

@@ -17,6 +17,8 @@ from bastion.directory.table import Pod
 from ca.errors import BastionError
 from ca.keys import AuthorizedKey, parse_authorized_keys
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _SLICE_LINES = 32
 _SLICE_CHARS = 32 << 10
 
@@ -42,7 +44,9 @@ class PodLimits:
 class PodKeys:
     """A client of `GET http://<pod>:<key port>/publickey`. Make it inside the event loop and `aclose` it."""
 
-    def __init__(self, limits: PodLimits | None = None) -> None:
+    def __init__(self, networks: tuple[Network, ...], limits: PodLimits | None = None) -> None:
+        """`networks` are those that pods have their addresses in: nothing else is dialled."""
+        self._networks = networks
         self._limits = PodLimits() if limits is None else limits
         self._client = httpx.AsyncClient(
             trust_env=False,
@@ -61,7 +65,7 @@ class PodKeys:
         """The keys that the pod lists now. Raises `KeysUnavailable`, at the latest after the time-out."""
         try:
             async with asyncio.timeout(self._limits.seconds):
-                return await _parse(await self._get(_url(pod)), self._limits)
+                return await _parse(await self._get(_url(pod, self._networks)), self._limits)
         except TimeoutError:
             raise KeysUnavailable(f"no answer within {self._limits.seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -109,10 +113,12 @@ def _slices(lines: list[str]) -> Iterator[list[str]]:
     yield group
 
 
-def _url(pod: Pod) -> str:
+def _url(pod: Pod, networks: tuple[Network, ...]) -> str:
     try:
         address = ipaddress.ip_address(pod.address)
     except ValueError:
         raise KeysUnavailable("no IP address") from None
+    if not any(address in network for network in networks):
+        raise KeysUnavailable("an address outside the networks of notebook servers")
     host = f"[{address}]" if address.version == 6 else str(address)
     return f"http://{host}:{pod.key_port}/publickey"

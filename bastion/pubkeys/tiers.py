@@ -13,6 +13,8 @@ They are a promise to the users of an older bastion, who know them from its manu
     0 ── CACHE ── 2 ───── FILL ───── 4 ─ … ─ 13 ──── FILL ──── 15 ── REBUILD ──> 0
                   └─ unknown key: an update, so CACHE again for 2 min; the 15 min go on all the same
 
+An answer that is younger than 2 min when the rebuild begins counts as asked by it, until a key is not found in it.
+
 What changes an age, in whole:
 
     event                                   full_at   updated_at

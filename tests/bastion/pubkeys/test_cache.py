@@ -6,13 +6,15 @@ The pods are real HTTP listeners; the clock stands still unless a test moves it.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
 from bastion.directory.table import Moved, Pod, Started, Stopped
-from bastion.pubkeys.cache import CacheLimits, Counts, KeyCache, Listing
+from bastion.pubkeys.cache import CacheLimits, KeyCache, Listing
 from bastion.pubkeys.pod import PodKeys, PodLimits
+from bastion.pubkeys.refresh import Counts
 from ca.keys import AuthorizedKey, PublicKey
 from ca.names import Server
 from tests.support.clock import Clock
@@ -57,7 +59,7 @@ class Site:
 
 @pytest.fixture
 async def client() -> AsyncIterator[PodKeys]:
-    client = PodKeys(PodLimits(seconds=LIMIT))
+    client = PodKeys((ip_network("127.0.0.0/8"),), PodLimits(seconds=LIMIT))
     yield client
     await client.aclose()
 
@@ -428,10 +430,75 @@ class TestAhead:
 
     async def test_pods_asked_ahead_do_not_put_off_the_rebuild(self, site: Site) -> None:
         alice = await site.start("alice", key(1))
+        bob = await site.start("bob", key(2))
         site.cache.heed(Started(site.pod("alice")))
         await site.idle()
         assert await site.may(key(1), ALICE) == {"alice"}
-        assert len(alice.requests) == 2, "there had been no full rebuild yet"
+        await site.idle()
+        assert site.cache.rebuilds == 1, "there had been no full rebuild yet"
+        assert (len(alice.requests), len(bob.requests)) == (1, 1)
+        site.clock.advance(15 * MINUTE)
+        assert await site.may(key(1), ALICE) == {"alice"}
+        await site.idle()
+        assert (len(alice.requests), len(bob.requests)) == (2, 2)
+
+    async def test_a_first_login_needs_no_fetch_where_the_pod_was_asked_ahead(self, site: Site) -> None:
+        async def once(server: KeyServer, *streams: Any) -> None:
+            if len(server.requests) > 1:
+                await server.released.wait()
+            await honest(server, *streams)
+
+        alice = await site.start("alice", key(1), behave=once)
+        site.cache.heed(Started(site.pod("alice")))
+        await site.idle()
+        site.clock.advance(2 * MINUTE - 0.1)
+        for server in (ALICE, None):
+            assert await site.may(key(1), server) == {"alice"}
+        assert len(alice.requests) == 1
+
+    async def test_an_answer_from_ahead_that_is_as_old_as_a_fill_is_asked_for_again(self, site: Site) -> None:
+        alice = await site.start("alice", key(1))
+        site.cache.heed(Started(site.pod("alice")))
+        await site.idle()
+        site.clock.advance(2 * MINUTE)
+        assert await site.may(key(1), ALICE) == {"alice"}
+        assert len(alice.requests) == 2
+
+    @pytest.mark.parametrize("server", [ALICE, None])
+    async def test_a_key_that_was_added_since_the_pod_was_asked_ahead_counts_at_the_first_login(
+        self, site: Site, server: Server | None
+    ) -> None:
+        alice = await site.start("alice", key(1))
+        site.cache.heed(Started(site.pod("alice")))
+        await site.idle()
+        alice.lines = [key(2).line]
+        assert await site.may(key(2), server) == {"alice"}
+        assert await site.may(key(1), server) == set()
+        assert len(alice.requests) == 2
+
+    @pytest.mark.parametrize("server", [ALICE, None])
+    async def test_a_key_that_was_replaced_since_is_refused_fifteen_minutes_after_the_question(
+        self, site: Site, server: Server | None
+    ) -> None:
+        alice = await site.start("alice", key(1))
+        site.cache.heed(Started(site.pod("alice")))
+        await site.idle()
+        site.clock.advance(MINUTE)
+        assert await site.may(key(1), server) == {"alice"}
+        alice.lines = [key(2).line]
+        site.clock.advance(14 * MINUTE - 0.1)
+        assert await site.may(key(1), server) == {"alice"}
+        site.clock.advance(0.1)
+        assert await site.may(key(1), server) == set(), "a minute before the next rebuild"
+        assert await site.may(key(2), server) == {"alice"}
+        assert (site.cache.rebuilds, len(alice.requests)) == (1, 2)
+
+    async def test_a_rebuild_by_hand_asks_what_was_asked_ahead_as_well(self, site: Site) -> None:
+        alice = await site.start("alice", key(1))
+        site.cache.heed(Started(site.pod("alice")))
+        await site.idle()
+        assert await site.cache.refresh() == Counts(pods=1, keys=1, failed=0)
+        assert len(alice.requests) == 2
 
     async def test_a_known_pod_is_not_asked_ahead_again(self, site: Site) -> None:
         alice = await site.start("alice", key(1))

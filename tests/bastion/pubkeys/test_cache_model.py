@@ -1,6 +1,7 @@
 """The cache against a model that is too simple to be wrong, over any history of pods, keys, time and logins.
 
-Two oracles. The model follows the table of the tiers to the letter and says what the answer is. The history of
+Two oracles. The model follows the table of the tiers to the letter and says what the answer is; what was asked a
+moment before a rebuild is kept by it, and owed: asked as soon as a key is not known. The history of
 what each pod listed when says what no answer may ever claim: a key that the pod has not listed for 15 minutes.
 """
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from bastion.directory.table import Pod, Started, Stopped
-from bastion.pubkeys.cache import Counts, KeyCache
+from bastion.pubkeys.cache import KeyCache
 from bastion.pubkeys.pod import KeysUnavailable
+from bastion.pubkeys.refresh import Counts
 from ca.keys import AuthorizedKey
 from ca.names import Instance, Server
 from tests.support.clock import Clock
@@ -52,7 +54,8 @@ class Model:
 
     full_at: float = float("-inf")
     updated_at: float = float("-inf")
-    known: dict[Instance, frozenset[int]] = field(default_factory=dict)
+    known: dict[Instance, tuple[float, frozenset[int]]] = field(default_factory=dict)
+    owed: set[Instance] = field(default_factory=set)
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -86,7 +89,11 @@ class CacheMachine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
 
     def hear(self, lives: list[Life]) -> None:
-        self.model.known.update({life.pod.instance: life.keys for life in lives if life.healthy})
+        for life in lives:
+            self.model.owed.discard(life.pod.instance)
+            self.model.known.pop(life.pod.instance, None)
+            if life.healthy:
+                self.model.known[life.pod.instance] = (self.clock.now, life.keys)
 
     @rule(owner=owners, keys=key_sets, healthy=st.booleans(), steps=st.integers(0, 3), ahead=st.booleans())
     def start(self, owner: str, keys: frozenset[int], healthy: bool, steps: int, ahead: bool) -> None:
@@ -112,6 +119,7 @@ class CacheMachine(RuleBasedStateMachine):
             return
         self.directory.table.remove(life.pod)
         self.model.known.pop(life.pod.instance, None)
+        self.model.owed.discard(life.pod.instance)
         if told:
             self.cache.heed(Stopped(life.pod, ""))
 
@@ -139,31 +147,45 @@ class CacheMachine(RuleBasedStateMachine):
         running = list(self.lives.values())
         healthy = [life for life in running if life.healthy]
         assert counts == Counts(len(healthy), sum(len(life.keys) for life in healthy), len(running) - len(healthy))
-        self.rebuild()
+        self.rebuild(youngest=0.0)
 
-    def rebuild(self) -> None:
+    def rebuild(self, youngest: float) -> None:
+        """Everything is asked but what has answered within the time of a partial update: that is kept, and owed."""
         if self.lives:
-            self.model.known.clear()
-            self.hear(list(self.lives.values()))
-            self.model.full_at = self.model.updated_at = self.clock.now
+            model, now = self.model, self.clock.now
+            model.known = {one: said for one, said in model.known.items() if now - said[0] < youngest}
+            model.owed = set(model.known)
+            self.hear([life for life in self.lives.values() if life.pod.instance not in model.owed])
+            model.full_at = model.updated_at = now
 
     def expected(self, number: int, owner: str | None) -> set[str]:
         return {
-            one
-            for one, life in self.lives.items()
-            if owner in (None, one) and number in self.model.known.get(life.pod.instance, ())
+            one for one, life in self.lives.items() if owner in (None, one) and self.listed(number, life.pod.instance)
         }
+
+    def listed(self, number: int, instance: Instance) -> bool:
+        asked_at, keys = self.model.known.get(instance, (0.0, frozenset[int]()))
+        return number in keys and self.clock.now - asked_at < FULL
 
     def follow_the_table(self, number: int, owner: str | None) -> None:
         if owner is not None and owner not in self.lives:
             return
+        in_scope = [life for one, life in self.lives.items() if owner in (None, one)]
         if self.clock.now - self.model.full_at >= FULL:
-            self.rebuild()
-        elif self.clock.now - self.model.updated_at >= PARTIAL and not self.expected(number, owner):
+            self.rebuild(youngest=PARTIAL)
+            unknown = not any(self.listed(number, one) for one in self.model.owed if one in self.instances(in_scope))
+        else:
+            unknown = not self.expected(number, owner)
             missing = [life for life in self.lives.values() if life.pod.instance not in self.model.known]
-            if missing:
+            if unknown and missing and self.clock.now - self.model.updated_at >= PARTIAL:
                 self.hear(missing)
                 self.model.updated_at = self.clock.now
+        if unknown:
+            self.hear([life for life in in_scope if life.pod.instance in self.model.owed])
+
+    @staticmethod
+    def instances(lives: list[Life]) -> set[Instance]:
+        return {life.pod.instance for life in lives}
 
     @rule(number=numbers, owner=st.none() | owners, together=st.integers(1, 3))
     def connect(self, number: int, owner: str | None, together: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
+from ipaddress import ip_network
 
 import pytest
 
@@ -10,12 +11,13 @@ from bastion.pubkeys.pod import KeysUnavailable, PodKeys, PodLimits, _slices
 from ca.keys import AuthorizedKey
 from tests.support.pods import LIMIT, Behaviour, KeyServer, free_port, hanging, key, key_server, pod, response
 
+HERE = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 SHORT = PodLimits(seconds=0.2)
 
 
 @pytest.fixture
 async def keys() -> AsyncIterator[PodKeys]:
-    client = PodKeys(PodLimits(seconds=LIMIT))
+    client = PodKeys(HERE, PodLimits(seconds=LIMIT))
     yield client
     await client.aclose()
 
@@ -23,7 +25,7 @@ async def keys() -> AsyncIterator[PodKeys]:
 @pytest.fixture
 async def hasty() -> AsyncIterator[PodKeys]:
     """For pods that never answer: what ends the wait is the time-out itself."""
-    client = PodKeys(SHORT)
+    client = PodKeys(HERE, SHORT)
     yield client
     await client.aclose()
 
@@ -56,7 +58,7 @@ async def test_a_pod_is_told_nothing_but_what_is_asked_and_no_proxy_hears_of_it(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    client = PodKeys(PodLimits(seconds=LIMIT))
+    client = PodKeys(HERE, PodLimits(seconds=LIMIT))
     async with key_server(key(1)) as server:
         await client.fetch(pod("alice", port=server.port))
     await client.aclose()
@@ -174,7 +176,7 @@ async def test_a_pod_that_drips_gets_no_longer_than_one_that_hangs(hasty: PodKey
 
 
 async def test_more_lines_and_keys_than_allowed_are_left_out() -> None:
-    client = PodKeys(PodLimits(seconds=LIMIT, max_lines=100, max_keys=3))
+    client = PodKeys(HERE, PodLimits(seconds=LIMIT, max_lines=100, max_keys=3))
     async with key_server(*[key(number) for number in range(5)]) as server:
         found = await client.fetch(pod("alice", port=server.port))
     assert [one.key for one in found] == [key(0), key(1), key(2)]
@@ -189,3 +191,13 @@ def test_lines_are_read_in_short_groups_and_none_is_lost() -> None:
     assert [line for group in groups for line in group] == lines
     assert max(len(group) for group in groups) <= 32
     assert all(sum(map(len, group[:-1])) < 32 << 10 for group in groups)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1", "::1"])
+async def test_a_pod_outside_the_networks_of_notebook_servers_is_not_dialled(address: str) -> None:
+    async with key_server(key(1)) as server:
+        client = PodKeys((ip_network("10.0.0.0/8"),), PodLimits(seconds=LIMIT))
+        with pytest.raises(KeysUnavailable, match="outside the networks"):
+            await client.fetch(pod("mallory", port=server.port, address=address))
+        await client.aclose()
+        assert server.requests == []
