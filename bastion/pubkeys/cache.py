@@ -15,7 +15,8 @@ The tiers of `bastion.pubkeys.tiers` say when pods are asked. What "then answer"
   server says nothing about her other. A jump connection's answer may so be partial; ask again with the server
   when it opens a tunnel.
 * An answer that is younger than a FILL's age when a REBUILD falls due, as of a pod that was asked ahead, is kept, and
-  the question is owed: it is asked when somebody's key is not known. By hand every pod is asked.
+  the question is owed: it is asked if the login that sets off the rebuild has a key that is not known, and else when
+  the answer is 15 min old. By hand every pod is asked.
 * A pod that failed is not in the cache. It is asked again by the next FILL or REBUILD, not by every connection.
 * A pod is asked ahead when it becomes ready; that changes no age. One that is gone is forgotten at once, and no
   answer ever names a pod that the directory does not offer at this moment.
@@ -149,13 +150,15 @@ class KeyCache:
         own = self._directory.find(server) if server is not None else None
         if server is not None and not isinstance(own, Pod):
             return
+        rebuilding = self._refresh is not None and self._refresh.full
         match tier(self._clock(), self._full_at, self._updated_at, self._ages):
             case Tier.REBUILD if self._refresh is None or not self._refresh.full:
                 self._rebuild(blob, youngest=self._ages.partial)
+                rebuilding = True
             case Tier.FILL if self._refresh is None and not any(self._listings(blob, server)):
                 self._fill()
         if self._owed and not any(self._listings(blob, server)):
-            self._pay([own] if isinstance(own, Pod) else self._directory.running())
+            self._pay([own] if isinstance(own, Pod) else self._directory.running(), everything=rebuilding)
         if isinstance(own, Pod):
             self._fetches.hurry(own.identity)
 
@@ -220,9 +223,11 @@ class KeyCache:
             self._updated_at = self._clock()
             self._ask(sorted(missing, key=lambda pod: pod.identity in self._failed), full=False)
 
-    def _pay(self, pods: Iterable[Pod]) -> None:
-        """Ask those of `pods` that the last rebuild left out."""
-        owed = [pod for pod in pods if pod.identity in self._owed]
+    def _pay(self, pods: Iterable[Pod], *, everything: bool) -> None:
+        """Ask those of `pods` that the last rebuild left out: every one, or those whose answers count no more."""
+        oldest = self._clock() - (0.0 if everything else self._ages.full)
+        entries = self._store.entries
+        owed = [pod for pod in pods if pod.identity in self._owed and entries[pod.identity].asked_at <= oldest]
         if not owed:
             return
         if self._refresh is None:

@@ -13,7 +13,7 @@ They are a promise to the users of an older bastion, who know them from its manu
     0 ── CACHE ── 2 ───── FILL ───── 4 ─ … ─ 13 ──── FILL ──── 15 ── REBUILD ──> 0
                   └─ unknown key: an update, so CACHE again for 2 min; the 15 min go on all the same
 
-An answer that is younger than 2 min when the rebuild begins counts as asked by it, until a key is not found in it.
+An answer that is younger than 2 min when a rebuild begins counts as one of its answers, unless the key is not in it.
 
 What changes an age, in whole:
 

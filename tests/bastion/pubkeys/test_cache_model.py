@@ -1,8 +1,9 @@
 """The cache against a model that is too simple to be wrong, over any history of pods, keys, time and logins.
 
 Two oracles. The model follows the table of the tiers to the letter and says what the answer is; what was asked a
-moment before a rebuild is kept by it, and owed: asked as soon as a key is not known. The history of
-what each pod listed when says what no answer may ever claim: a key that the pod has not listed for 15 minutes.
+moment before a rebuild is kept by it, and owed: asked if that login's key is not known, and else when it is 15 min
+old. The history of what each pod listed when says what no answer may ever claim: a key that the pod has not listed for
+15 minutes.
 """
 
 import asyncio
@@ -174,14 +175,16 @@ class CacheMachine(RuleBasedStateMachine):
         if self.clock.now - self.model.full_at >= FULL:
             self.rebuild(youngest=PARTIAL)
             unknown = not any(self.listed(number, one) for one in self.model.owed if one in self.instances(in_scope))
+            due = set(self.model.owed)
         else:
             unknown = not self.expected(number, owner)
             missing = [life for life in self.lives.values() if life.pod.instance not in self.model.known]
+            due = {one for one in self.model.owed if self.clock.now - self.model.known[one][0] >= FULL}
             if unknown and missing and self.clock.now - self.model.updated_at >= PARTIAL:
                 self.hear(missing)
                 self.model.updated_at = self.clock.now
         if unknown:
-            self.hear([life for life in in_scope if life.pod.instance in self.model.owed])
+            self.hear([life for life in in_scope if life.pod.instance in due])
 
     @staticmethod
     def instances(lives: list[Life]) -> set[Instance]:
