@@ -86,7 +86,8 @@ class Supervisor:
                 port = MetricsPort(self._settings.metrics_host, self._settings.metrics_port, self._view.metrics)
                 await port.start()
             for slot in self._slots:
-                slot.current = await self._start(slot)
+                async with slot.changing:
+                    slot.current = await self._start(slot)
             await self.stop.wait()
         finally:
             if port is not None:
@@ -185,6 +186,8 @@ class Supervisor:
         """A new worker in this place; the old one leaves when the new one accepts."""
         async with slot.changing:
             if self.stop.is_set():
+                return
+            if slot.current is None:  # its first worker is about to start, and is new anyway
                 return
             try:
                 self._open(slot)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from bastion.crew import Slot, pause_before
+from bastion.admin import AdminError
+from bastion.crew import Slot, Worker, pause_before
+from bastion.crewlink import CrewLink
+from bastion.settings import Settings, read_settings
+from bastion.workers import Supervisor
+from tests.support.processes import die_with_parent
 from tests.support.site import LIMIT, Client, Site, site
 
 
@@ -188,6 +193,66 @@ async def test_a_bastion_that_cannot_start_says_why_once_and_ends(tmp_path: Path
         status, _, errors = await made.command("serve")
         assert status == 2
         assert "BASTION_WORKERS" in errors
+
+
+class Silent(CrewLink):
+    """The line to a process that is no worker."""
+
+    async def ask(self, request: Mapping[str, object], seconds: float) -> Mapping[str, object]:
+        raise AdminError("It is no worker.")
+
+
+class SlowToStart(Supervisor):
+    """The first worker takes as long to start as a test wants; each is a `sleep` that says at once that it listens."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.begun, self.released = asyncio.Event(), asyncio.Event()
+        self.started: list[Worker] = []
+
+    async def _start(self, slot: Slot) -> Worker:
+        self.begun.set()
+        number = next(self._numbers)
+        process = await asyncio.create_subprocess_exec("sleep", "600", preexec_fn=die_with_parent(signal.SIGKILL))
+        worker = Worker(number, slot, process, 0.0, lambda _: None)
+        self.started.append(worker)
+        worker.link = Silent({})
+        worker.listening = True
+        worker.ready.set()
+        self._workers[number] = worker
+        self._spawn(self._buried(worker), f"worker {number}")
+        if number == 1:
+            await self.released.wait()
+        return worker
+
+    async def _buried(self, worker: Worker) -> None:
+        await worker.process.wait()
+        worker.ended = True
+
+
+async def test_a_restart_while_the_first_workers_start_makes_no_worker_that_nobody_knows(tmp_path: Path) -> None:
+    async with site(tmp_path) as made:
+        settings = read_settings(made.environment() | {"BASTION_WORKERS": "2"})
+        crew = SlowToStart(settings)
+        running = asyncio.create_task(crew.run())
+        await crew.begun.wait()
+        crew.restart()
+
+        def replacing() -> set[str]:
+            return {name for task in crew._tasks if (name := task.get_name()).startswith("replace")}
+
+        first, second = (f"replace worker of place {number}" for number in (0, 1))
+        await made.until(
+            "the replacements to be done or to wait",
+            lambda: second not in replacing() and (first not in replacing() or len(crew.started) == 1),
+        )
+        crew.released.set()
+        await made.until("the replacements to be done", lambda: not replacing())
+        await made.until("both to have a worker", lambda: all(slot.current is not None for slot in crew._slots))
+        known = {slot.current for slot in crew._slots}
+        assert all(worker in known or worker.leaving for worker in crew.started)
+        crew.stop.set()
+        await running
 
 
 @pytest.mark.parametrize(("failures", "pause"), [(0, 0), (1, 0), (2, 0.5), (3, 1), (4, 2), (60, 30)])
