@@ -83,6 +83,7 @@ class Parts:
             algorithms=default_algorithms(fast_aes=fast_aes),
             lost=lambda pod: self.directory.lost(pod.instance),
             failed=self.tally.pod_failed,
+            jump_name=min(settings.login.jump_names, default="jump"),
         )
         self.browser = BrowserLogins(
             LoginDesk(self.authority),

@@ -201,9 +201,7 @@ class Door(Arrival):
         if pod.unix_user is None:
             return Refusal(
                 Reason.JUMP_ONLY,
-                f"This server takes connections in jump mode only. Type: ssh -J "
-                f"{min(self._house.authenticator.rules.jump_names, default='jump')}@BASTION "
-                f"USER@{target.server.host_name(self._house.zone())}",
+                f"This server takes connections in jump mode only. Type: {self._house.reach.jump_line(pod)}",
             )
         return pod
 

@@ -36,6 +36,12 @@ _TROUBLE = {
     PodTrouble.PROTOCOL: "What answers for {server} is not an SSH server that is known here. Restart the server.",
 }
 
+_NOT_OURS = (
+    "What answers for {server} is not the server that enrolled. Restart the server; "
+    "if its image starts an SSH server of its own, use jump mode. Type: {line}"
+)
+"""Where no key was enrolled, as in Kubernetes: an image may bring an sshd of its own, which has no certificate."""
+
 RETRY_SECONDS = 0.3
 MAX_SEEN = 20_000
 """Pods whose host key is remembered as seen; the oldest are looked at again."""
@@ -54,6 +60,7 @@ class Reach:
     algorithms: Algorithms
     lost: Callable[[Pod], Awaitable[object]]
     failed: Callable[[str], None] = lambda _: None
+    jump_name: str = "jump"
     _seen: OrderedDict[Pod, None] = field(default_factory=OrderedDict, repr=False)
 
     async def connect(self, link: ClientLink, pod: Pod, admission: Admission) -> PodLink:
@@ -62,7 +69,7 @@ class Reach:
             self.failed("address")
             raise RelayRefused(refusal.sentence)
         if pod.unix_user is None:
-            raise RelayRefused("This server takes connections in jump mode only.")
+            raise RelayRefused(f"This server takes connections in jump mode only. Type: {self.jump_line(pod)}")
         try:
             hop = await self.hops.hop(
                 f"{admission.how}:{admission.identity}",  # no user is named so that she meets somebody's raw key
@@ -87,7 +94,9 @@ class Reach:
             self.failed(failure.trouble.value)
             if failure.trouble is PodTrouble.UNREACHABLE:
                 await self._suspect(pod)
-            raise RelayRefused(_TROUBLE[failure.trouble].format(server=pod.server)) from None
+            unknown = failure.trouble is PodTrouble.WRONG_HOST_KEY and pod.host_key is None
+            sentence = _NOT_OURS if unknown else _TROUBLE[failure.trouble]
+            raise RelayRefused(sentence.format(server=pod.server, line=self.jump_line(pod))) from None
         self._remember(pod)
         return made
 
@@ -127,6 +136,10 @@ class Reach:
             )
         self._remember(pod)
         return None
+
+    def jump_line(self, pod: Pod) -> str:
+        """What to type to enter `pod` in jump mode."""
+        return f"ssh -J {self.jump_name}@BASTION {pod.unix_user or 'USER'}@{pod.server.host_name(self.zone())}"
 
     def forget(self, pod: Pod) -> None:
         """The pod is gone or has moved."""

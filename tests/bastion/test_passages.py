@@ -60,9 +60,7 @@ class Bench:
         async def lists(seen: Pod, shown: object) -> bool:
             return self.lists
 
-        authenticator = SimpleNamespace(
-            lists=lists, still_valid=lambda _: None, expired=lambda _: None, rules=SimpleNamespace(jump_names=("jump",))
-        )
+        authenticator = SimpleNamespace(lists=lists, still_valid=lambda _: None, expired=lambda _: None)
         parts = {"authenticator": authenticator, "directory": self.table, "registry": self.registry}
         rest = {"reach": self.reach, "note": lambda _: None, "wall": lambda: 0.0, "zone": lambda: "hub"}
         return cast("House", SimpleNamespace(**{"browser": None, "cut_at_expiry": False, **parts, **rest, **more}))

@@ -10,7 +10,7 @@ import pytest
 from tests.kube.conftest import KubeSystem
 from tests.support import legacy_pod
 from tests.support.kube.cluster import pod_object
-from tests.support.system import Person
+from tests.support.system import Person, unix_user
 
 
 @pytest.fixture
@@ -122,6 +122,8 @@ async def test_an_sshd_without_a_host_certificate_does_not_pass_for_a_server(
         kube.system.wait(
             "the bastion to meet it", lambda: b"is not the server that enrolled" in alice.ssh("alice", "true").stderr
         )
+        told = alice.ssh("alice", "true").stderr.decode()
+        assert f"use jump mode. Type: ssh -J jump@BASTION {unix_user()}@alice.hub" in told
     finally:
         kube.cluster.patch(pod["metadata"]["name"], {"status": {"podIP": own}})
     kube.system.wait("alice to get in again", lambda: alice.ssh("alice", "true").returncode == 0)
