@@ -42,6 +42,7 @@ class Gate(asyncio.Protocol):
         self._peer: tuple[str, int] | None = None
         self._waiting = b""
         self._queued = False
+        self._turns = 0
         self._over = False
         self._header = b""
         self._leaving = False
@@ -112,6 +113,8 @@ class Gate(asyncio.Protocol):
 
     def logged_in(self) -> None:
         """Step aside, as soon as SSH is done with what it is at."""
+        if self._ticket is not None:
+            self._hall.turns.arrived(self._ticket.block)
         asyncio.get_running_loop().call_soon(self._step_aside)
 
     def _arrived(self, header: Header) -> None:
@@ -129,7 +132,8 @@ class Gate(asyncio.Protocol):
     def _queue(self) -> None:
         if not self._queued and self._ticket is not None:
             self._queued = True
-            self._hall.turns.want(self._ticket.block, self._ticket.number, self._turn)
+            self._hall.turns.want(self._ticket.block, self._ticket.number, self._turn, self._turns)
+            self._turns += 1
 
     def _turn(self) -> None:
         """Begin SSH, or go on with it."""
@@ -139,9 +143,15 @@ class Gate(asyncio.Protocol):
             return
         if self._ssh is None:
             self._ssh = self._hall.entrance(lambda link: Watched(self._hall, link, ticket, self.logged_in), self._peer)
-            self._ssh.own_turn = lambda: self._hall.turns.wait(ticket.block, ticket.number)
+            self._ssh.own_turn = self._own_turn
             self._ssh.connection_made(transport)
         self._pass_on(transport, self._ssh)
+
+    async def _own_turn(self) -> None:
+        """For SSH to wait, before it does what costs much."""
+        if self._ticket is not None:
+            self._turns += 1
+            await self._hall.turns.wait(self._ticket.block, self._ticket.number, self._turns - 1)
 
     def _pass_on(self, transport: asyncio.Transport, ssh: ClientSide) -> None:
         waiting, self._waiting = self._waiting, b""

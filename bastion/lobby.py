@@ -5,7 +5,8 @@ flood that keeps everybody out with the same chance, the person who has a right 
 as the flood lasts. Here a newcomer is let in, and the connection that has waited longest at the address with most of
 them is dropped instead:
 
-- a flood from one address, or a few, only ever pushes out its own: nobody else's is ever from the heaviest address;
+- a flood from one address, or a few, only ever pushes out its own: nobody else's is ever from the heaviest address.
+  An IPv6 /48, of which one customer may have every /64, is weighed as a whole, and its heaviest /64 makes room;
 - somebody behind the *same* address gets in as well: a login takes tenths of a second, and to push it out the flood
   has to bring hundreds of new connections in that time, where OpenSSH would be full until the login grace is over;
 - nobody is punished later for having been loud: a class behind one NAT shares its address with whoever is in it.
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Lobby:
         self._all: Counter[str] = Counter()
         self._waiting: dict[str, dict[Ticket, None]] = {}
         self._waiting_count = 0
+        self._sites: Counter[str] = Counter()
         self._emptied: list[Callable[[], None]] = []
         self.accepted = 0
 
@@ -168,9 +171,15 @@ class Lobby:
         return rate + (1 - rate) * (self._waiting_count - limits.start) / (limits.full - limits.start)
 
     def _heaviest(self) -> str:
-        """The address with most waiting connections; of several such, the one whose first has waited longest."""
+        """At the site with most waiting connections the address with most; of several such, the one whose first has
+        waited longest."""
         return max(
-            self._waiting, key=lambda block: (len(self._waiting[block]), -next(iter(self._waiting[block])).number)
+            self._waiting,
+            key=lambda block: (
+                self._sites[site_of(block)],
+                len(self._waiting[block]),
+                -next(iter(self._waiting[block])).number,
+            ),
         )
 
     def _drop_oldest(self, block: str, why: Bound) -> None:
@@ -184,6 +193,7 @@ class Lobby:
         self._all[ticket.block] += 1
         self._waiting.setdefault(ticket.block, {})[ticket] = None
         self._waiting_count += 1
+        self._sites[site_of(ticket.block)] += 1
 
     def _uncount(self, ticket: Ticket) -> None:
         self._no_longer_waits(ticket)
@@ -197,6 +207,10 @@ class Lobby:
             return
         ticket.waiting = False
         self._waiting_count -= 1
+        site = site_of(ticket.block)
+        self._sites[site] -= 1
+        if not self._sites[site]:
+            del self._sites[site]
         of_block = self._waiting[ticket.block]
         del of_block[ticket]
         if not of_block:
@@ -228,3 +242,11 @@ def block_of(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+@lru_cache(maxsize=8192)
+def site_of(block: str) -> str:
+    """What may be one customer's with many addresses: the /48 of an IPv6 block; anything else is a site by itself."""
+    if not block.endswith("/64"):
+        return block
+    return str(ipaddress.ip_network(block).supernet(new_prefix=48))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.lobby import Bound, Lobby, LobbyLimits, Ticket, block_of
+from bastion.lobby import Bound, Lobby, LobbyLimits, Ticket, block_of, site_of
 
 SMALL = LobbyLimits(start=4, rate=50, full=8, per_address=6, connections=12, connections_per_address=10)
 
@@ -71,6 +71,31 @@ def test_an_address_makes_room_by_itself() -> None:
         crowd.enter("10.0.0.9", f"loud {number}")
     assert crowd.dropped == ["loud 0", "loud 1"]
     assert set(crowd.hits) == {Bound.PER_ADDRESS}
+
+
+def test_a_whole_ipv6_network_is_weighed_as_one() -> None:
+    crowd = Crowd(LobbyLimits(start=10, rate=100, full=12))
+    crowd.enter("192.0.2.1", "somebody")
+    crowd.enter("192.0.2.1", "somebody else")
+    crowd.enter("2001:db8:2:1::1", "third")
+    for number in range(40):
+        crowd.enter(f"2001:db8:1:{number:x}::1", f"loud {number}")
+    assert crowd.lobby.waiting <= 12
+    assert all(name.startswith("loud") for name in crowd.dropped)
+
+
+@pytest.mark.parametrize(
+    ("block", "site"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("2001:db8:1:ffff::/64", "2001:db8:1::/48"),
+        ("2001:db8:2::/64", "2001:db8:2::/48"),
+        ("", ""),
+    ],
+)
+def test_what_may_be_one_customers(block: str, site: str) -> None:
+    assert site_of(block) == site
 
 
 def test_who_is_in_is_never_dropped() -> None:
