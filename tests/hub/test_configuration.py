@@ -14,15 +14,23 @@ import pytest
 from tests.support.hub import Release, binaries
 
 TOKEN = "t" * 32
+NO_CLUSTER = {
+    "clusters": [{"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}],
+    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
+    "users": [{"name": "none", "user": {}}],
+    "current-context": "none",
+}
 Ask = Callable[[str, Any], Any]
 
 
 @pytest.fixture(scope="module")
-def ask(hub_release: Release) -> Iterator[Ask]:
+def ask(hub_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Runs a function of `deploy/hub` in the environment of the release under test."""
+    cluster = tmp_path_factory.mktemp("cluster") / "kubeconfig"  # KubeSpawner wants to know one; it is not asked
+    cluster.write_text(json.dumps(NO_CLUSTER))
     with subprocess.Popen(
         [binaries(hub_release) / "python", Path(__file__).with_name("configured.py")],
-        env={"PATH": os.defpath},
+        env={"PATH": os.defpath, "KUBECONFIG": str(cluster)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -153,3 +161,36 @@ def test_the_token_may_be_in_a_file(configured: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["2026-11-21T23:12:26.279903", "2026-11-21T23:12:26.279903+00:00"])
 def test_the_instance_is_the_exact_microsecond(ask: Ask, text: str) -> None:
     assert ask("instance_id", text) == 1795302746279903
+
+
+@pytest.mark.parametrize("name", ["profile_list, callable", "profile_list, async"])
+def test_profiles_that_are_made_for_each_user_stay_with_the_box_below_them(ask: Ask, name: str) -> None:
+    made = ask("hook", name)
+    assert 0 <= made["page"].find("Large") < made["page"].find('name="enable_ssh"')
+    assert made["options"] == {"profile": "large", "enable_ssh": True}
+
+
+def test_an_async_form_stays_with_the_box_below_it(ask: Ask) -> None:
+    made = ask("hook", "options_form, async")
+    assert made["page"].startswith("<input name=size>")
+    assert 'name="enable_ssh"' in made["page"]
+    assert made["options"]["enable_ssh"] is True
+
+
+def test_where_there_is_no_form_the_box_is_one(ask: Ask) -> None:
+    assert 'name="enable_ssh"' in ask("hook", "options_form, none")["page"]
+
+
+def test_the_simple_reading_of_a_form_goes_on_and_a_link_ticks_no_box(ask: Ask) -> None:
+    made = ask("hook", "options_from_form, simple")
+    assert made["options"] == {"size": "1", "enable_ssh": True}
+    assert made["query"] == {"size": "1"}
+
+
+def test_an_own_reading_of_a_form_goes_on_and_does_not_see_the_box(ask: Ask) -> None:
+    assert ask("hook", "options_from_form, own")["options"] == {"read": ["size"], "enable_ssh": True}
+
+
+def test_options_that_a_dictionary_applies_go_on(ask: Ask) -> None:
+    """JupyterHub logs a warning for each option that is in no such dictionary; the box is not shown to it."""
+    assert ask("hook", "apply_user_options, dict")["image"] == "theirs"
