@@ -215,7 +215,8 @@ class CertificateSettings(_Group):
     run. No certificate outlives that. 0: never."""
 
     capabilities: CapabilitySet = frozenset(Capability)
-    """What sessions may do: any of pty, exec, subsystem, local-forward, remote-forward, streamlocal, agent, x11."""
+    """What sessions may do: any of pty, exec, subsystem, local-forward, remote-forward, streamlocal, agent, x11.
+    local-forward and streamlocal are given only together with exec and subsystem."""
 
     groups: GroupMap = Field(default_factory=dict)
     """JupyterHub groups that may do more or less, as JSON: `{"students": {"deny": ["remote-forward"]}}`."""
