@@ -19,6 +19,7 @@ from api.records import BrowserLogin, instances_in
 from api.services import Services
 from api.session import Session
 from api.store import CertificateRecord
+from ca.audit import RequestRefused
 from ca.claims import Claims, TokenKind, TokenOwner, judge_token
 from ca.errors import MalformedClaims, MalformedKey, Reason, Refusal
 from ca.keys import PublicKey, parse_public_key
@@ -30,6 +31,10 @@ _SERIAL = re.compile(r"[1-9][0-9]{0,18}")
 _GONE = Refusal(Reason.NOT_A_USER, "JupyterHub does not know you any more. Log in there again.")
 _NOT_THERE = Refusal(
     Reason.NOT_YOURS, "You have no certificate with this serial number. The list of yours shows their numbers."
+)
+_NOT_THIS_KEY = Refusal(
+    Reason.NOT_YOURS,
+    "With a key you revoke the certificates of that key. For your others, log in with a browser and use the page.",
 )
 
 
@@ -148,16 +153,26 @@ async def own_certificates(services: Services, user: str) -> tuple[CertificateRe
 
 
 async def revoke(
-    services: Services, serial: str, by: str, *, anybodys: bool, peer: str | None, why: str | None = None
+    services: Services,
+    serial: str,
+    by: str,
+    *,
+    anybodys: bool,
+    peer: str | None,
+    why: str | None = None,
+    of_key: str | None = None,
 ) -> Refusal | None:
     """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
 
     Those that were renewed from it go with it: somebody who stole the key may have been the one who renewed it.
-    `anybodys`: an admin may revoke what belongs to others. `why` is for the audit log.
+    `anybodys`: an admin may revoke what belongs to others. `why` is for the audit log. `of_key`: who asks has proven to
+    hold the key of that fingerprint, and nothing more, so other keys' certificates are not theirs to take away.
     """
     record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
     if record is None or record.kind != "user" or not (anybodys or record.user == by):
-        return _NOT_THERE
+        return _not_revoked(services, _NOT_THERE, peer)
+    if of_key is not None and record.fingerprint != of_key:
+        return _not_revoked(services, _NOT_THIS_KEY, peer)
     why = why or ("by its owner" if record.user == by else "by an administrator")
     if record.serial not in services.store.snapshot.revocations.serials:
         await issue.revoke_serial(services, record.serial, by, why, peer)
@@ -226,6 +241,11 @@ async def _get(
     if isinstance(signed, Refusal):
         return signed
     return Issued(signed, key, tuple(parse_principal(principal) for principal in signed.principals))
+
+
+def _not_revoked(services: Services, refusal: Refusal, peer: str | None) -> Refusal:
+    services.audit(RequestRefused(route="/certificates", reason=refusal.reason, peer=peer))
+    return refusal
 
 
 def _refused(

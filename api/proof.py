@@ -24,9 +24,11 @@ from datetime import UTC, datetime
 from sqlalchemy.dialects import postgresql, sqlite
 
 from api import tables
+from api.logins import Kind
 from api.records import CertificateRecord, instances_in
 from api.services import Services
 from api.store import Store
+from ca.claims import TokenKind
 from ca.errors import MalformedName, MalformedSignature, Reason, Refusal
 from ca.keys import PublicKey
 from ca.names import instance_id
@@ -56,7 +58,17 @@ _NOT_PROVEN = Refusal(
 _USED = Refusal(Reason.INVALID_PROOF, "This proof was used already. Sign a new one for each request.")
 _EXPIRED = Refusal(Reason.EXPIRED, "This certificate has expired. Log in again: hubssh login")
 _REVOKED = Refusal(Reason.REVOKED, "This certificate was revoked. Log in again: hubssh login")
+_WORTH_NOTHING = Refusal(
+    Reason.NOT_PERMITTED,
+    "This certificate opens servers, and proves nothing here. Log in with hubssh login, or use the page in a browser.",
+)
 _GONE = Refusal(Reason.NOT_A_USER, "JupyterHub does not know the user of this certificate any more.")
+
+
+OPEN_SERVERS_ONLY = frozenset({str(TokenKind.SERVER), str(Kind.INTERACTIVE)})
+"""`how` of certificates that no proof may rest on. What a server's own token got is for that server, and its holder
+may be whoever can read that token: it must not become the owner's account. And of a connection that a bastion holds
+nobody has the key, so whoever shows a proof took the bastion's place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,8 @@ async def judge(services: Services, authorization: str, request: Request) -> Hol
     signed = message(request, services.settings.public_url, shown.serial, shown.nonce, shown.time)
     if not shown.signature.is_of(signed, NAMESPACE):
         return _NOT_PROVEN
+    if record.how in OPEN_SERVERS_ONLY:
+        return _WORTH_NOTHING
     if now >= record.valid_before:
         return _EXPIRED
     if services.store.snapshot.revocations.refuses(record.serial, record.user, instances_in(record.principals)):

@@ -166,8 +166,8 @@ async def revoke(
     front: FrontDoor,
     who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
 ) -> Response:
-    """One of your own. Administrators may revoke anybody's, with a browser session and its form token in the header
-    `X-Form-Token`. Revoking twice is no error."""
+    """One of your own; with a proof of possession, one of the key that proves it. Administrators may revoke anybody's,
+    with a browser session and its form token in the header `X-Form-Token`. Revoking twice is no error."""
     anybodys = False
     if isinstance(who, Session):
         token = request.headers.get(FORM_TOKEN_HEADER, "")
@@ -176,7 +176,9 @@ async def revoke(
             services.audit(RequestRefused(route="/certificates", reason=refusal.reason, peer=_peer(request, services)))
             raise Refused(refusal)
         anybodys = await desk.still_admin(services, who)
-    refusal = await desk.revoke(services, serial, who.user, anybodys=anybodys, peer=_peer(request, services))
+    of_key = who.key.fingerprint if isinstance(who, Holder) else None
+    peer = _peer(request, services)
+    refusal = await desk.revoke(services, serial, who.user, anybodys=anybodys, peer=peer, of_key=of_key)
     if refusal is not None:
         raise Refused(refusal)
     return Response(status_code=204)

@@ -48,6 +48,46 @@ async def test_whoever_holds_the_key_sees_and_revokes_the_certificates_of_its_us
     assert (await bob.ask("GET", "/certificates")).status_code == 200
 
 
+async def test_a_key_revokes_its_own_certificates_and_no_other_of_its_user(
+    service: Service, alice: Holder, tmp_path: Path
+) -> None:
+    laptop = await logged_in(service, "alice", tmp_path)
+    older = await logged_in(service, "alice", tmp_path, alice.key)
+    refused(await alice.ask("DELETE", f"/certificates/{laptop.told['serial']}"), 403, "not_yours")
+    assert [line["route"] for line in service.events("request_refused")] == ["/certificates"]
+    assert (await alice.ask("DELETE", f"/certificates/{older.told['serial']}")).status_code == 204
+    renewed = alice.renewed(await alice.renew())
+    assert (await alice.ask("DELETE", f"/certificates/{alice.told['serial']}")).status_code == 204
+    refused(await renewed.ask("GET", "/certificates"), 403, "revoked")
+    listed = (await laptop.ask("GET", "/certificates")).json()["certificates"]
+    assert [one["serial"] for one in listed] == [laptop.told["serial"]]
+
+
+async def test_what_a_servers_own_token_got_opens_that_server_and_is_not_its_owners_account(
+    hub: Hub, tmp_path: Path
+) -> None:
+    async with running_service(hub, tmp_path / "starting", SERVERS_START="true") as service:
+        await hub.start_server("alice")
+        laptop = await logged_in(service, "alice", tmp_path)
+        thief = Holder(service, make_key(tmp_path, "thief"), {})
+        body = {"public_key": public_line(thief.key)}
+        answer = await service.request("POST", "/certificates", await hub.server_token("alice"), json=body)
+        thief.told = answer.json()
+        for method, path in (
+            ("GET", "/servers"),
+            ("DELETE", "/servers/alice"),
+            ("GET", "/sessions"),
+            ("DELETE", "/sessions/aa"),
+            ("GET", "/certificates"),
+            ("DELETE", f"/certificates/{laptop.told['serial']}"),
+            ("DELETE", f"/certificates/{thief.told['serial']}"),
+        ):
+            refused(await thief.ask(method, path), 403, "not_permitted")
+        refused(await thief.renew(), 403, "not_permitted")
+        assert {line["route"] for line in service.events("request_refused")} == {"proof"}
+        assert (await laptop.ask("GET", "/certificates")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/revocations"), ("POST", "/certificates"), ("GET", "/sessions?everybody=true")]
 )

@@ -157,23 +157,26 @@ async def test_a_revoked_certificate_renews_nothing(alice: Holder) -> None:
     refused(await alice.renew(), 403, "revoked")
 
 
-async def test_what_was_renewed_goes_with_what_it_was_renewed_from(alice: Holder, tmp_path: Path) -> None:
+async def test_what_was_renewed_goes_with_what_it_was_renewed_from(hub: Hub, alice: Holder, tmp_path: Path) -> None:
     service = alice.service
     other = await logged_in(service, "alice", tmp_path)
     second = alice.renewed(await alice.renew())
     third = second.renewed(await second.renew())
-    await other.ask("DELETE", f"/certificates/{alice.told['serial']}")
+    token = await hub.token("alice", [ACCESS])
+    await service.request("DELETE", f"/certificates/{alice.told['serial']}", token)
     for one in (alice, second, third):
         refused(await one.renew(), 403, "revoked")
     assert (await other.renew()).status_code == 201
     assert len(service.events("revoked")) == 3
 
 
-async def test_a_renewal_that_meets_a_revocation_leaves_nothing_that_counts(alice: Holder, tmp_path: Path) -> None:
+async def test_a_renewal_that_meets_a_revocation_leaves_nothing_that_counts(
+    hub: Hub, alice: Holder, tmp_path: Path
+) -> None:
     other = await logged_in(alice.service, "alice", tmp_path)
-    serial = alice.told["serial"]
+    token, path = await hub.token("alice", [ACCESS]), f"/certificates/{alice.told['serial']}"
     answers = await asyncio.gather(
-        *(alice.renew() for _ in range(4)), other.ask("DELETE", f"/certificates/{serial}"), alice.renew()
+        *(alice.renew() for _ in range(4)), alice.service.request("DELETE", path, token), alice.renew()
     )
     for answer in answers:
         if answer.status_code == 201:
