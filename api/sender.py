@@ -19,6 +19,9 @@ _NO_TOKEN = Refusal(
     Reason.INVALID_TOKEN, "Send a token in the Authorization header: `Authorization: token …` or `Bearer …`."
 )
 
+THROUGH_PROXY = "jupyterhub_bastion.through_proxy"
+"""In the scope of what came through a socket that the proxy alone can open (`api.proxysocket`)."""
+
 
 def bearer(request: Request) -> str:
     """The token of the `Authorization` header. Raises `Refused` where there is none."""
@@ -32,12 +35,17 @@ def peer_of(request: Request, trusted_proxies: Iterable[Network]) -> str | None:
     """The address that sent this request; None where it is not known.
 
     `X-Forwarded-For` counts only as far as trusted proxies wrote it: from the right, the first address that is not
-    one of theirs. Whatever stands further left was sent by that very address.
+    one of theirs. Whatever stands further left was sent by that very address. A socket of the proxy's has no address
+    itself, so there the last one written is where to begin.
     """
-    if request.client is None or (peer := plain_address(request.client.host)) is None:
+    told = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+    if request.scope.get(THROUGH_PROXY) is True:
+        peer = plain_address(told.pop().strip())
+    else:
+        peer = None if request.client is None else plain_address(request.client.host)
+    if peer is None:
         return None
     trusted = tuple(trusted_proxies)
-    told = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
     while told and _among(peer, trusted):
         hop = plain_address(told.pop().strip())
         if hop is None:

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import structlog
@@ -16,6 +16,7 @@ from api.compose import internal_secret, open_audit, open_services
 from api.errors import StoreUnavailable
 from api.front import open_front
 from api.patience import PatientProtocol
+from api.proxysocket import FromProxy, proxy_socket
 from api.routes.public import ROUTERS
 from api.services import Services
 from api.settings import Settings
@@ -48,6 +49,13 @@ async def serve(settings: Settings) -> None:
     }
     if settings.listen.pod_port is not None:
         sockets["pods"] = _listen(settings.listen.host, settings.listen.pod_port)
+    with ExitStack() as held:
+        if settings.listen.proxy_socket is not None:
+            sockets["proxy"] = held.enter_context(proxy_socket(settings.listen.proxy_socket))
+        await _serve(settings, secret, sockets)
+
+
+async def _serve(settings: Settings, secret: bytes, sockets: Mapping[str, socket.socket]) -> None:
     # trust_env off: a proxy variable must not send our client secret elsewhere.
     async with (
         open_services(settings, open_audit(settings)) as services,
@@ -56,10 +64,12 @@ async def serve(settings: Settings) -> None:
         with suppress(StoreUnavailable):  # the roster goes on trying, and `/readyz` says so meanwhile
             await services.store.open(services.now_ms())
         front = open_front(settings, http, services.clock)
-        apps = {
-            "public": create_app(services, front, routers=ROUTERS),
+        app = create_app(services, front, routers=ROUTERS)
+        apps: dict[str, ASGIApp] = {
+            "public": app,
             "internal": create_internal_app(services, secret),
             "pods": create_pods_app(services),
+            "proxy": FromProxy(app),
         }
         await _run(services, {port: (_server(apps[port]), listening) for port, listening in sockets.items()})
 
@@ -76,8 +86,7 @@ async def _run(services: Services, ports: Mapping[str, tuple[_Server, socket.soc
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, end)
     for port, (_, listening) in ports.items():
-        host, number = listening.getsockname()[:2]
-        log.info("listening", port=port, address=f"{host}:{number}")
+        log.info("listening", port=port, address=_address(listening))
     async with asyncio.TaskGroup() as tasks:
         background = (
             tasks.create_task(services.roster.run()),
@@ -110,6 +119,11 @@ def _server(app: ASGIApp) -> _Server:
             h11_max_incomplete_event_size=1 << 16,
         )
     )
+
+
+def _address(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -48,6 +48,12 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _overlap(some: tuple[Network, ...], others: tuple[Network, ...]) -> tuple[Network, Network] | None:
+    """The first two that have an address in common."""
+    pairs = ((one, other) for one in some for other in others if one.version == other.version)
+    return next((pair for pair in pairs if pair[0].overlaps(pair[1])), None)
+
+
 def _json(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -144,7 +150,12 @@ class ListenSettings(_Group):
     """Port to listen on; 0 takes a free one and prints it."""
 
     trusted_proxies: Networks = ()
-    """Addresses of reverse proxies whose `X-Forwarded-For` is believed. Nobody else's is."""
+    """Addresses of reverse proxies whose `X-Forwarded-For` is believed. Nobody else's is. None of a network in which
+    notebook servers are (`SSH_API_PODS_NETWORKS`), since they would be believed as well."""
+
+    proxy_socket: Path | None = None
+    """A unix socket for a reverse proxy on this machine, beside `port`: whoever can open it is believed. The api makes
+    it with mode 0660, in a folder (mode 2750, of the proxy's group) that no notebook server can enter."""
 
     pod_port: Port | None = None
     """One more port, for notebook servers alone, where no `X-Forwarded-For` is believed: for clusters, where proxies
@@ -352,6 +363,13 @@ class Settings(BaseSettings):
             check_zone(self.zone, *self.bastion.hosts, urlsplit(self.public_url).hostname or "")
         except MalformedName as error:
             raise ValueError(str(error)) from None
+        if overlap := _overlap(self.listen.trusted_proxies, self.pods.networks):
+            raise ValueError(
+                f"SSH_API_LISTEN_TRUSTED_PROXIES ({overlap[0]}) and SSH_API_PODS_NETWORKS ({overlap[1]}) overlap, so "
+                "any notebook server could write X-Forwarded-For and seem to be anywhere. Let a proxy on this machine "
+                "come through a unix socket (SSH_API_LISTEN_PROXY_SOCKET) and leave it out of TRUSTED_PROXIES; else "
+                "name proxies by addresses that no notebook server can have"
+            )
         ours, hubs = (urlsplit(url).hostname or "" for url in (self.public_url, self.hub.url))
         if ours == hubs and not _is_loopback(ours):
             raise ValueError(

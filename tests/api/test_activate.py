@@ -30,7 +30,8 @@ ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 
 @pytest.fixture
 async def service(hub: Hub, tmp_path: Path) -> AsyncIterator[Service]:
-    async with running_service(hub, tmp_path / "state", LISTEN_TRUSTED_PROXIES="127.0.0.1/32") as running:
+    networks = {"LISTEN_TRUSTED_PROXIES": "127.0.0.1/32", "PODS_NETWORKS": "10.244.0.0/16"}
+    async with running_service(hub, tmp_path / "state", **networks) as running:
         yield running
 
 

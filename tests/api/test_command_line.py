@@ -20,7 +20,7 @@ import pytest
 from api.store import CertificateRecord, Store
 from ca.revocation import make_serial
 from tests.support.hub import ROOT
-from tests.support.ports import NOBODY
+from tests.support.ports import NOBODY, new_key
 from tests.support.processes import die_with_parent
 
 LIMIT = 60.0
@@ -121,6 +121,39 @@ def test_it_serves_both_ports_and_ends_on_sigterm_though_polls_wait(tmp_path: Pa
         assert "in-the-query" not in log
         assert TOKEN not in log + api.audit.read_text()
         assert api.secret not in log + api.audit.read_text()
+
+
+def test_a_proxy_on_this_machine_comes_through_a_socket_that_nobody_else_can_open(tmp_path: Path) -> None:
+    folder = tmp_path / "proxy"
+    folder.mkdir(0o750)
+    path = folder / "api.sock"
+    for _ in range(2):  # the second time over what a killed process left
+        with serving(tmp_path, LISTEN_PROXY_SOCKET=str(path)) as api:
+            assert path.stat().st_mode & 0o777 == 0o660
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=LIMIT) as proxy:
+                body = {"public_key": new_key()}
+                headers = {"X-Forwarded-For": "127.0.0.1, 192.0.2.7"}
+                assert proxy.post("http://api/device", data=body, headers=headers).status_code == 200
+            lines = [json.loads(line) for line in api.audit.read_text().splitlines()]
+            assert [one["peer"] for one in lines if one["audit"] == "device_login_begun"][-1] == "192.0.2.7"
+    with serving(tmp_path, LISTEN_PROXY_SOCKET=str(path)) as api:
+        api.process.send_signal(signal.SIGTERM)
+        assert api.process.wait(LIMIT) == 0
+        assert not path.exists()
+
+
+def test_a_socket_for_the_proxy_is_not_made_where_others_could_put_theirs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    (open_to_all := tmp_path / "open").mkdir()
+    open_to_all.chmod(0o1777)
+    for place, said in (
+        (tmp_path / "file", "no socket"),
+        (open_to_all / "s", "Everybody may write"),
+        (tmp_path / "no" / "s", "cannot be listened on"),
+    ):
+        done = run(tmp_path / "state", "serve", LISTEN_PROXY_SOCKET=str(place))
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_revocation_on_the_command_line_reaches_the_running_service(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from api.app import create_app
 from api.errors import Refused
-from api.sender import UnknownProxies, bearer, peer_of
+from api.sender import THROUGH_PROXY, UnknownProxies, bearer, peer_of
 from tests.support.ports import Ports, new_key
 
 JSON = {"Content-Type": "application/json"}
@@ -84,6 +84,25 @@ def test_the_log_says_once_what_to_set_for_a_proxy_and_every_request_counts() ->
     (line,) = lines
     assert (line["event"], line["address"]) == ("unknown_proxy", "192.0.2.1")
     assert "SSH_API_LISTEN_TRUSTED_PROXIES" in line["note"]
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        (["192.0.2.7"], "192.0.2.7"),
+        (["127.0.0.1, 192.0.2.7"], "192.0.2.7"),
+        (["192.0.2.7, 127.0.0.1"], "127.0.0.1"),
+        (["192.0.2.7, 10.0.0.2"], "192.0.2.7"),
+        (["192.0.2.7, garbage"], None),
+        ([], None),
+    ],
+)
+def test_what_came_through_the_socket_of_the_proxy_was_sent_by_whom_the_proxy_wrote_last(
+    told: list[str], address: str | None
+) -> None:
+    through = request(None, x_forwarded_for=told)
+    through.scope[THROUGH_PROXY] = True
+    assert peer_of(through, TRUSTED) == address
 
 
 @pytest.mark.parametrize("header", ["token abc", "Token abc", "Bearer abc", "bearer  abc "])

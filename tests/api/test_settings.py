@@ -93,6 +93,22 @@ def test_a_host_that_notebook_servers_share_is_refused_since_they_would_get_its_
     read_settings({**TOKEN, **apart})
 
 
+@pytest.mark.parametrize(
+    ("proxies", "pods"),
+    [
+        ("127.0.0.1", "127.0.0.0/8,::1/128"),
+        ("192.0.2.1,10.0.0.0/8", "10.244.0.0/16"),
+        ("10.244.3.4", "10.244.0.0/16"),
+        ("fd00::1", "fd00::/8"),
+    ],
+)
+def test_a_proxy_that_a_notebook_server_could_be_is_not_believed(proxies: str, pods: str) -> None:
+    said = wrong(LISTEN_TRUSTED_PROXIES=proxies, PODS_NETWORKS=pods)
+    assert "SSH_API_LISTEN_PROXY_SOCKET" in said
+    assert "SSH_API_PODS_NETWORKS" in said
+    read_settings({**TOKEN, "SSH_API_LISTEN_TRUSTED_PROXIES": proxies, "SSH_API_PODS_NETWORKS": "172.16.0.0/12"})
+
+
 def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_mistake() -> None:
     injected = {
         "SSH_API_SERVICE_HOST": "10.0.0.1",
