@@ -13,6 +13,7 @@ from api.roster import running_in
 from api.services import Services
 from ca.audit import HopIssued, HopRefused
 from ca.certificate import blob_of
+from ca.claims import groups_of
 from ca.errors import Malformed, MalformedClaims, MalformedKey, MalformedName, Reason, Refusal
 from ca.keys import PublicKey, parse_public_key
 from ca.names import Instance, parse_login
@@ -72,7 +73,8 @@ def _examined(services: Services, wish: HopWish) -> Presented | str | Refusal:
     except Malformed as error:
         return Refusal(Reason.BAD_KEY, str(error))
     trusted = services.signer.public.user
-    return examine(blob, trusted, services.store.snapshot.revocations, services.now(), wish.peer) or _STRANGER
+    revocations, now = services.store.snapshot.revocations, services.now()
+    return examine(blob, trusted, revocations, now, wish.peer, held=True) or _STRANGER
 
 
 async def _decide(services: Services, wish: HopWish, shown: Presented | str) -> HopGrant | Refusal:
@@ -85,7 +87,20 @@ async def _decide(services: Services, wish: HopWish, shown: Presented | str) -> 
     random_bits = services.random_bits(SERIAL_RANDOM_BITS)
     if isinstance(shown, Presented):
         return decide_hop(shown, instance, key, services.now(), random_bits)
-    return decide_key_hop(shown, instance, key, services.rules, services.now(), random_bits)
+    groups = await _owner_groups(services, instance)
+    if isinstance(groups, Refusal):
+        return groups
+    return decide_key_hop(shown, instance, key, services.rules, groups, services.now(), random_bits)
+
+
+async def _owner_groups(services: Services, instance: Instance) -> frozenset[str] | Refusal:
+    """The groups of the server's owner, asked now where groups have rules: a key does no more than its owner might."""
+    if not services.rules.groups:
+        return frozenset()
+    model = await services.hub.user(instance.server.owner)
+    if model is None:
+        return Refusal(Reason.SERVER_STOPPED, f"The server {instance.server} is stopped.")
+    return groups_of(model)
 
 
 def _asked(wish: HopWish) -> tuple[Instance, PublicKey] | Refusal:

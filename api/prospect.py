@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from api import desk, issue
-from api.logins import Login
+from api.logins import Kind, Login
 from api.records import BrowserLogin
 from api.services import Services
 from ca.claims import Claims, TokenKind, TokenOwner
@@ -31,9 +31,11 @@ async def asked(
     meant = _meant(login.wanted.server, claims)
     if isinstance(meant, Refusal):
         return meant
-    alone = CertificateRequest(login.wanted.key, meant, login.wanted.lifetime, peer)
+    held = login.wanted.kind is Kind.INTERACTIVE
+    alone = CertificateRequest(login.wanted.key, meant, login.wanted.lifetime, peer, held)
     # What it names besides has to run all the same: a login that is to start a server is not over before that.
-    if login.wanted.only or isinstance(decide(alone, claims, services.rules, services.now(), random_bits=0), Refusal):
+    refused = isinstance(decide(alone, claims, services.rules, services.now(), random_bits=0), Refusal)
+    if held or login.wanted.only or refused:
         return alone, claims
     return replace(alone, servers=None), claims
 

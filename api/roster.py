@@ -16,12 +16,14 @@ from typing import Any
 
 import structlog
 
+from api import plainkeys
 from api.errors import HubUnavailable, StoreUnavailable
 from api.hub import HubClient, Model
 from api.store import Enrolment, Store
 from api.told import enrolment_told, revocations_told
 from ca.claims import Running, running_servers
 from ca.errors import MalformedClaims
+from ca.limits import Capabilities
 from ca.names import Instance, Server
 from ca.policy import Rules
 from ca.signer import Signer
@@ -113,8 +115,9 @@ class Roster:
         self._monotonic = monotonic
         self._on_end = on_end
         self._heard_at: float | None = None
+        self._narrower: dict[str, Capabilities] | None = None
         self._state: State | None = None
-        self._made_from: tuple[object, object] | None = None
+        self._made_from: tuple[object, object, object] | None = None
         self._changed = asyncio.Event()
         self._closed = False
         self._trouble = ""
@@ -190,7 +193,11 @@ class Roster:
         try:
             enrolled = self._store.snapshot.enrolments  # before the question: newer ones are not judged by its answer
             asked_at = self._monotonic()
-            verdict = reconcile(enrolled, running_in(await self._hub.active_servers()))
+            models = await self._hub.active_servers()
+            verdict = reconcile(enrolled, running_in(models))
+            narrower = plainkeys.narrower_owners(models, self._rules)
+            if narrower != self._narrower:
+                self._narrower = narrower
             ended = {**verdict.ended, **await self._confirm(verdict.doubtful)}
             self._heard_at = asked_at
             if self._trouble:
@@ -242,9 +249,11 @@ class Roster:
 
     def _remake(self) -> bool:
         """Make the state anew if what it is made from changed; True when it differs from before."""
-        made_from = (self._store.snapshot, self._signer.public)
-        if self._made_from is not None and made_from[0] is self._made_from[0] and made_from[1] == self._made_from[1]:
-            return False
+        made_from = (self._store.snapshot, self._signer.public, self._narrower)
+        if self._made_from is not None:
+            snapshot, public, narrower = self._made_from
+            if made_from[0] is snapshot and made_from[1] == public and made_from[2] is narrower:
+                return False
         self._made_from = made_from
         body = self._body()
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))
@@ -263,10 +272,7 @@ class Roster:
                 "host": [key.line for key in public.host],
                 "hop": [key.line for key in public.hop],
             },
-            "raw_keys": {
-                "direct": self._rules.raw_keys_direct,
-                "capabilities": sorted(self._rules.raw_key_capabilities),
-            },
+            "raw_keys": plainkeys.told(self._rules, self._narrower),
             "revocations": revocations_told(self._store.snapshot.revocations),
             "enrolled": [enrolment_told(one) for one in self.listed],
             "ended_sessions": dict(self._store.snapshot.ended_sessions),

@@ -233,7 +233,8 @@ class CertificateSettings(_Group):
     """JupyterHub groups that may do more or less, as JSON: `{"students": {"deny": ["remote-forward"]}}`."""
 
     raw_key_capabilities: CapabilitySet = frozenset(Capability)
-    """What people may do who come with a key from the pod's `authorized_keys` instead of a certificate."""
+    """What people may do who come with a key from the pod's `authorized_keys` instead of a certificate; never more than
+    `capabilities`, nor than `groups` leave the server's owner, who writes that file herself."""
 
     raw_keys: bool = True
     """Whether the bastion gets hop certificates (direct mode) for raw keys, on its word alone."""
@@ -294,11 +295,17 @@ class LoginSettings(_Group):
     """Whether the bastion may do so for people who have neither a certificate nor a known key. Needs `device`; the
     bastion has a setting of its own."""
 
+    interactive_jump: bool = False
+    """Whether that is possible for jump logins, too: for every server of whoever approves. The bastion asks for it with
+    `BASTION_LOGIN_INTERACTIVE_JUMP`, and it is off here so that a bastion alone cannot."""
+
     waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Logins that may wait for somebody to approve them, in all; each does for ten minutes at most."""
+    """Logins that may wait for somebody to approve them, of clients and of ssh connections so many each; each does for
+    ten minutes at most. Beyond that the oldest of the network with the most gives way."""
 
     waiting_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """The same for one address of clients (IPv6: one /64). A class behind one NAT has to fit."""
+    """The same for one address of clients (IPv6: one /64; a /48 has five times as many). A class behind one NAT has to
+    fit."""
 
     @property
     def holds_connections(self) -> bool:

@@ -152,6 +152,11 @@ def admit_key(
         return Refusal(
             Reason.JUMP_ONLY, "Your key has restrictions in authorized_keys, which only jump mode can keep: use ssh -J."
         )
+    if not rules.raw_key_capabilities:
+        return Refusal(
+            Reason.NOTHING_GRANTED,
+            f"Plain keys open nothing in {pod.server}: log in for a certificate, or ask the administrator of this hub.",
+        )
     return replace(base, target=pod.instance, instances=(pod.instance,))
 
 

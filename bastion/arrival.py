@@ -98,7 +98,7 @@ class Arrival:
         yet, so a server that does not run gets a moment to do so."""
         end = asyncio.get_running_loop().time() + SETTLE_SECONDS
         while True:
-            judged = await self._authenticator.judge(login, blob, self._peer)
+            judged = await self._authenticator.judge(login, blob, self._peer, held=True)
             if judged is None:
                 return _not_known_yet()
             if not isinstance(judged, Refusal) or judged.reason not in _MAY_SETTLE:

@@ -16,6 +16,7 @@ from bastion.pubkeys import Listing
 from ca.certificate import is_certificate
 from ca.errors import MalformedKey, Reason, Refusal
 from ca.keys import PublicKey, parse_key_blob
+from ca.limits import RESTORABLE_BY_OWNER
 from ca.names import Server
 from ca.revocation import Revocations
 from ca.trust import TrustedKeys, examine, genuine
@@ -70,10 +71,12 @@ class Authenticator:
             return genuine(blob, self.knowledge.trust.user) is not None
         return await self._admit_key(login, blob) is not None
 
-    async def judge(self, login: str, blob: bytes, peer: str) -> Admission | Refusal | None:
-        """Whether the proven holder of `blob` may enter as `login`. None: a stranger, who is told nothing."""
+    async def judge(self, login: str, blob: bytes, peer: str, *, held: bool = False) -> Admission | Refusal | None:
+        """Whether the proven holder of `blob` may enter as `login`. None: a stranger, who is told nothing.
+
+        `held`: the api gave it for this very connection, which waited for a browser."""
         if is_certificate(blob):
-            judged = self._admit_certificate(login, blob, peer)
+            judged = self._admit_certificate(login, blob, peer, held)
         else:
             judged = await self._admit_key(login, blob)
         if judged is None:
@@ -91,6 +94,13 @@ class Authenticator:
         """Whether the running pod lists the key."""
         return any(one.pod.identity == pod.identity for one in await self.keys.lookup(key, pod.server))
 
+    def may_jump_into(self, pod: Pod, admission: Admission) -> Refusal | None:
+        """Whether jump mode is open to somebody in this pod: with a raw key the groups of its owner have a word."""
+        if admission.certified:
+            return may_jump(admission)
+        theirs = self.knowledge.raw_keys.of(pod.server.owner)
+        return may_jump(replace(admission, capabilities=admission.capabilities & theirs))
+
     def still_valid(self, admission: Admission) -> Refusal | None:
         """Whether somebody who was let in may stay."""
         return still_valid(admission, self.knowledge.revocations, self.directory)
@@ -105,8 +115,9 @@ class Authenticator:
         now = self.clock()
         return self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age)
 
-    def _admit_certificate(self, login: str, blob: bytes, peer: str) -> Admission | Refusal | None:
-        presented = examine(blob, self.knowledge.trust.user, self.knowledge.revocations, self.wall(), peer)
+    def _admit_certificate(self, login: str, blob: bytes, peer: str, held: bool) -> Admission | Refusal | None:
+        known = self.knowledge
+        presented = examine(blob, known.trust.user, known.revocations, self.wall(), peer, held=held)
         if presented is None or isinstance(presented, Refusal):
             return presented
         return admit_certificate(login, presented, blob, self.directory, self.rules)
@@ -126,13 +137,22 @@ class Authenticator:
                 return None
             server = found.server
         listings = await self.keys.lookup(key, server)
+        if not jumps:
+            owner = None if server is None else server.owner
+            return admit_key(login, key, listings, self.directory, self._key_rules(owner))
+        # Jump mode goes to pods of several owners: those count into which it is open; else one says why it is closed.
+        rules = [(one, self._key_rules(one.pod.server.owner)) for one in listings]
+        into = [(one, each) for one, each in rules if each.raw_key_capabilities >= RESTORABLE_BY_OWNER] or rules[:1]
+        door = into[0][1] if into else self._key_rules(None)
+        admitted = admit_key(login, key, [one for one, _ in into], self.directory, door)
+        return (may_jump(admitted) or admitted) if isinstance(admitted, Admission) else admitted
+
+    def _key_rules(self, owner: str | None) -> DoorRules:
+        """The door's rules for a raw key in a server of `owner`, which may do no more than the owner."""
         site = self.knowledge.raw_keys
-        rules = replace(
+        return replace(
             self.rules,
             raw_keys_direct=self.rules.raw_keys_direct and site.direct,
-            raw_key_capabilities=self.rules.raw_key_capabilities & site.capabilities,
+            raw_key_capabilities=self.rules.raw_key_capabilities
+            & (site.capabilities if owner is None else site.of(owner)),
         )
-        admitted = admit_key(login, key, listings, self.directory, rules)
-        if jumps and isinstance(admitted, Admission):
-            return may_jump(admitted) or admitted
-        return admitted

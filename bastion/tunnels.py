@@ -136,7 +136,9 @@ class Tunnels:
             return None
         if not await self._house.authenticator.lists(pod, admission.key):
             return wrong_target()
-        return None if pod.ready else not_ready(pod.server)
+        if not pod.ready:
+            return not_ready(pod.server)
+        return self._house.authenticator.may_jump_into(pod, admission)
 
     def _left(self, pod: Pod) -> Refusal | None:
         found = self._house.directory.find(pod.server)

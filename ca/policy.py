@@ -65,15 +65,22 @@ class Rules:
             if (lost := given - usable(given))
         )
 
+    def plain_key_capabilities(self, groups: frozenset[str] = frozenset()) -> Capabilities:
+        """What raw keys may do in the servers of somebody in `groups`: never more than a certificate there, since the
+        owner of a server writes its `authorized_keys` herself. Where this is said, and nowhere else."""
+        return usable(self.raw_key_capabilities & self.capabilities & self.capabilities_of(groups))
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """What somebody asks for. `servers` None means every server; `lifetime` None means as long as allowed."""
+    """What somebody asks for. `servers` None means every server; `lifetime` None means as long as allowed. `held`: for
+    one connection that a bastion holds meanwhile."""
 
     key: PublicKey
     servers: tuple[Server, ...] | None = None
     lifetime: int | None = None
     peer: str | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class Grant:
     valid_before: int
     source_address: str | None
     as_admin: bool
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ def decide(request: CertificateRequest, claims: Claims, rules: Rules, now: float
         valid_before=end,
         source_address=address,
         as_admin=any(one.via is Via.ADMIN for one in chosen),
+        held=request.held,
     )
 
 
@@ -169,12 +178,19 @@ def decide_hop(
 
 
 def decide_key_hop(
-    fingerprint: str, instance: Instance, key: PublicKey, rules: Rules, now: float, random_bits: int
+    fingerprint: str,
+    instance: Instance,
+    key: PublicKey,
+    rules: Rules,
+    owner_groups: frozenset[str],
+    now: float,
+    random_bits: int,
 ) -> HopGrant | Refusal:
-    """The same for somebody with a raw key. It rests on the bastion's word; the threat model says what that means."""
+    """The same for somebody with a raw key, into a server whose owner is in `owner_groups`. It rests on the bastion's
+    word; the threat model says what that means."""
     if not rules.raw_keys_direct:
         return Refusal(Reason.NOT_PERMITTED, "Plain keys open jump mode only: use ssh -J, or get a certificate.")
-    capabilities = usable(rules.raw_key_capabilities)
+    capabilities = rules.plain_key_capabilities(owner_groups)
     if not capabilities:
         return Refusal(Reason.NOTHING_GRANTED, "Plain keys are switched off here: get a certificate.")
     return _hop(f"{KEY_IDENTITY}{fingerprint}", key, instance, capabilities, None, now, random_bits)

@@ -16,7 +16,7 @@ from ca.keyfiles import AuthorityKeys, open_authority
 from ca.limits import Capabilities, extensions_for
 from ca.names import parse_principal
 from ca.policy import Grant, HopGrant, HostGrant
-from ca.trust import MAX_PRINCIPALS, TrustedKeys, genuine
+from ca.trust import HELD_CONNECTION, MAX_PRINCIPALS, TrustedKeys, genuine
 
 NONCE_BYTES = 32
 _HOST_NAME = re.compile(r"[a-z0-9._=+:-]{1,1024}")
@@ -89,9 +89,9 @@ class FileSigner:
 
     def sign_user(self, grant: Grant) -> Signed:
         """Sign a user certificate. Raises `SigningError`."""
-        critical: tuple[tuple[str, bytes], ...] = ()
+        critical: tuple[tuple[str, bytes], ...] = ((HELD_CONNECTION, b""),) if grant.held else ()
         if grant.source_address is not None:
-            critical = (("source-address", string(grant.source_address.encode("ascii"))),)
+            critical += (("source-address", string(grant.source_address.encode("ascii"))),)
         return _sign(
             self._user,
             kind=Kind.USER,

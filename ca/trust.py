@@ -23,6 +23,11 @@ _ED25519_SIGNATURE = string(b"ssh-ed25519") + (64).to_bytes(4, "big")  # RFC 870
 _LOGIN_AGAIN = "Log in again for a new certificate."
 
 
+HELD_CONNECTION = "held-connection@jupyterhub-bastion"
+"""Critical option of certificates for connections that a bastion holds while somebody approves them in a browser.
+Nobody proves the key of one, so whoever shows one took a bastion's place: no sshd and no door of ours takes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
     """The public keys of our three CAs: previous, current and next of each."""
@@ -60,11 +65,18 @@ def genuine(blob: bytes, trusted: tuple[PublicKey, ...]) -> Certificate | None:
 
 
 def examine(
-    blob: bytes, trusted: tuple[PublicKey, ...], revocations: Revocations, now: float, peer: str | None
+    blob: bytes,
+    trusted: tuple[PublicKey, ...],
+    revocations: Revocations,
+    now: float,
+    peer: str | None,
+    *,
+    held: bool = False,
 ) -> Presented | Refusal | None:
     """Judge a user certificate at time `now` (seconds since the epoch), shown from address `peer`.
 
-    `peer` None means that no address is known; a certificate bound to addresses is then refused.
+    `peer` None means that no address is known; a certificate bound to addresses is then refused. `held`: it came for
+    a connection that a bastion holds, or stands behind a hop certificate; those of held connections count nowhere else.
     """
     certificate = genuine(blob, trusted)
     if certificate is None:
@@ -73,7 +85,7 @@ def examine(
         return Refusal(Reason.WRONG_CERTIFICATE_TYPE, "That is a host certificate; it lets nobody in.")
     if refusal := _refuse_time(certificate, now):
         return refusal
-    if refusal := _refuse_critical(certificate, peer):
+    if refusal := _refuse_critical(certificate, peer, held):
         return refusal
     instances = _instances(certificate)
     if isinstance(instances, Refusal):
@@ -116,8 +128,10 @@ def _refuse_time(certificate: Certificate, now: float) -> Refusal | None:
     return None
 
 
-def _refuse_critical(certificate: Certificate, peer: str | None) -> Refusal | None:
+def _refuse_critical(certificate: Certificate, peer: str | None, held: bool) -> Refusal | None:
     for name, data in certificate.critical:
+        if held and (name, data) == (HELD_CONNECTION, b""):
+            continue
         if name != "source-address":
             return Refusal(
                 Reason.UNKNOWN_CRITICAL_OPTION, "Your certificate carries a restriction that is not known here."

@@ -23,6 +23,9 @@ from ca.errors import Reason, Refusal
 MAX_IDS = 1000
 
 _OFF = Refusal(Reason.NOT_PERMITTED, "Logging in with a browser is switched off here.")
+_JUMP_OFF = Refusal(
+    Reason.NOT_PERMITTED, "Logging in with a browser is for one server here: connect with its login name."
+)
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -36,7 +39,8 @@ class LoginRequest(BaseModel):
     server: str | None = Field(
         None,
         max_length=1024,
-        description="Login name as somebody typed it; left out for a jump login: every server of theirs.",
+        description="Login name as somebody typed it; left out for a jump login (where the site lets those): every "
+        "server of theirs.",
         examples=["alice+gpu"],
     )
     peer: str | None = Field(None, max_length=64, description="The address of the ssh client.")
@@ -91,6 +95,8 @@ async def post_login(services: Injected, body: LoginRequest) -> LoginAnswer:
     """The certificate will be for `server` alone, where it is given, whoever approves."""
     _demand_on(services)
     peer = plain_address(body.peer or "")
+    if not body.server and not services.settings.logins.interactive_jump:
+        raise Refused(device.refused(services, _JUMP_OFF, None, peer))
     key = desk.read_key(body.public_key)
     if isinstance(key, Refusal):
         raise Refused(device.refused(services, key, None, peer))

@@ -24,10 +24,16 @@ _REVOCATIONS = frozenset({"everyone_before", "serials", "users", "servers"})
 
 @dataclass(frozen=True, slots=True)
 class RawKeys:
-    """What the site lets people do who come with a key from a pod's `authorized_keys`."""
+    """What the site lets people do who come with a key from a pod's `authorized_keys`. `owners`: in whose servers that
+    is less, since it is never more than the owner might do."""
 
     direct: bool
     capabilities: Capabilities
+    owners: Mapping[str, Capabilities] = field(default_factory=dict)
+
+    def of(self, owner: str) -> Capabilities:
+        """What they may do in a server of `owner`."""
+        return self.capabilities & self.owners.get(owner, self.capabilities)
 
 
 NO_RAW_KEYS = RawKeys(direct=False, capabilities=frozenset())
@@ -37,7 +43,8 @@ NO_RAW_KEYS = RawKeys(direct=False, capabilities=frozenset())
 class Word:
     """What the bastion must know to judge a credential, and when it was told.
 
-    `heard_at` is in seconds of the monotonic clock: when the api, or the file it was remembered in, said so.
+    `heard_at` is in seconds of the monotonic clock: when the api, or the file it was remembered in, said so. `mark`
+    grows with all that the api promises; shown to an api that knows less, it says that the database was restored.
     """
 
     zone: str
@@ -45,6 +52,7 @@ class Word:
     revocations: Revocations
     heard_at: float
     raw_keys: RawKeys
+    mark: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,12 @@ class AuthorityState:
     epoch: str = ""
     interactive: bool = False
     ended: Mapping[str, str] = field(default_factory=dict)
+    mark: int = 0
 
     @property
     def word(self) -> Word:
         """The part that decides what a credential is worth."""
-        return Word(self.zone, self.trust, self.revocations, self.answered_at, self.raw_keys)
+        return Word(self.zone, self.trust, self.revocations, self.answered_at, self.raw_keys, self.mark)
 
     @property
     def hub_heard_at(self) -> float | None:
@@ -102,7 +111,15 @@ def read_state(raw: object, answered_at: float) -> AuthorityState:
         raw_keys=read_raw_keys(body.get("raw_keys")),
         interactive=body.get("interactive") is True,
         ended=_ended(body.get("ended_sessions", {})),
+        mark=read_mark(body.get("mark", 0)),
     )
+
+
+def read_mark(raw: object) -> int:
+    """How much the api's database knows."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 0 <= raw < 1 << 63:
+        raise AuthorityUnavailable("the api's mark cannot be read")
+    return raw
 
 
 def read_zone(raw: object) -> str:
@@ -167,14 +184,22 @@ def read_raw_keys(raw: object) -> RawKeys:
     """What raw keys may do. A capability that is not known here cannot be granted here, so it is passed over."""
     body = _mapping(raw, "raw_keys")
     direct, names = body.get("direct"), body.get("capabilities")
-    if not isinstance(direct, bool) or not isinstance(names, list):
+    if not isinstance(direct, bool):
         raise AuthorityUnavailable("the api does not say what raw keys may do")
-    return RawKeys(direct, frozenset(one for one in Capability if one.value in names))
+    owners = {owner: _capabilities(theirs) for owner, theirs in _mapping(body.get("owners", {}), "owners").items()}
+    return RawKeys(direct, _capabilities(names), owners)
 
 
 def write_raw_keys(raw_keys: RawKeys) -> dict[str, object]:
     """The JSON that `read_raw_keys` reads."""
-    return {"direct": raw_keys.direct, "capabilities": sorted(raw_keys.capabilities)}
+    owners = {owner: sorted(theirs) for owner, theirs in raw_keys.owners.items()}
+    return {"direct": raw_keys.direct, "capabilities": sorted(raw_keys.capabilities), "owners": owners}
+
+
+def _capabilities(names: object) -> Capabilities:
+    if not isinstance(names, list):
+        raise AuthorityUnavailable("the api does not say what raw keys may do")
+    return frozenset(one for one in Capability if one.value in names)
 
 
 def _epoch(raw: object) -> str:

@@ -98,7 +98,7 @@ async def test_a_login_of_a_client_that_polls_is_not_the_bastions(lone: Ports) -
     "body",
     [
         {},
-        {"public_key": "ssh-ed25519 nonsense"},
+        {"public_key": "ssh-ed25519 nonsense", "server": "alice"},
         {"public_key": new_key(), "peer": 7},
         {"public_key": new_key(), "more": True},
         {"public_key": new_key(), "server": "x" * 2000},
@@ -106,6 +106,18 @@ async def test_a_login_of_a_client_that_polls_is_not_the_bastions(lone: Ports) -
 )
 async def test_what_is_no_request_is_refused(lone: Ports, body: dict[str, Any]) -> None:
     assert (await lone.internal("POST", "/internal/logins", json=body)).status_code == 400
+
+
+@pytest.mark.parametrize("server", [None, ""])
+async def test_a_login_for_every_server_is_begun_only_where_jump_logins_may_be(
+    lone: Ports, tmp_path: Path, server: str | None
+) -> None:
+    body = {"public_key": new_key(), "server": server, "peer": PEER}
+    answer = await lone.internal("POST", "/internal/logins", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (403, "not_permitted")
+    assert [line["reason"] for line in lone.events("device_login_refused")] == ["not_permitted"]
+    async with open_ports(None, tmp_path / "jump", LOGINS_INTERACTIVE_JUMP="true") as ports:
+        assert (await ports.internal("POST", "/internal/logins", json=body)).status_code == 200
 
 
 async def test_an_address_that_is_none_is_unknown(lone: Ports) -> None:

@@ -361,15 +361,19 @@ def test_a_hop_ends_with_the_certificate_that_it_is_for(left: int) -> None:
         assert answer.valid_before == int(NOW) + min(left, HOP_LIFETIME)
 
 
-@given(strategies.rules, strategies.instances)
-def test_a_hop_for_a_plain_key_has_the_limits_of_plain_keys(rules: Rules, instance: Instance) -> None:
-    answer = decide_key_hop("SHA256:abc", instance, KEY, rules, NOW, 5)
+@given(strategies.rules, strategies.instances, st.data())
+def test_a_hop_for_a_plain_key_has_the_limits_of_plain_keys_and_of_the_owner(
+    rules: Rules, instance: Instance, data: st.DataObject
+) -> None:
+    groups = data.draw(st.frozensets(st.sampled_from([*rules.groups, "other"])))
+    expected = usable(rules.raw_key_capabilities & rules.capabilities & rules.capabilities_of(groups))
+    answer = decide_key_hop("SHA256:abc", instance, KEY, rules, groups, NOW, 5)
     if not rules.raw_keys_direct:
         assert reason(answer) is Reason.NOT_PERMITTED
-    elif not usable(rules.raw_key_capabilities):
+    elif not expected:
         assert reason(answer) is Reason.NOTHING_GRANTED
     else:
         assert isinstance(answer, HopGrant)
         assert (answer.identity, answer.instance) == ("key:SHA256:abc", instance)
-        assert answer.capabilities == usable(rules.raw_key_capabilities)
+        assert answer.capabilities == expected
         assert answer.valid_before == int(NOW) + HOP_LIFETIME

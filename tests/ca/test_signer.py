@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ca import signer as signer_module
 from ca.certificate import blob_of, decode, encode_unsigned
-from ca.errors import KeyFileError, MalformedName
+from ca.errors import KeyFileError, MalformedName, Refusal
 from ca.keyfiles import rotate
 from ca.limits import ALL, Capabilities, Capability, extensions_for
 from ca.names import Instance, Server
@@ -63,6 +63,14 @@ def test_every_kind_of_key_gets_its_certificates(signer: CheckedSigner, kind: st
     assert answer.key == key
     assert decode(blob_of(signer.sign_hop(replace(HOP, key=key)).line)).key_blob == key.blob
     assert decode(blob_of(signer.sign_host(replace(HOST, key=key)).line)).key_blob == key.blob
+
+
+def test_a_certificate_of_a_held_connection_opens_no_door(signer: CheckedSigner) -> None:
+    grant = replace(GRANT, held=True, source_address="192.0.2.7")
+    blob = blob_of(signer.plain.sign_user(grant).line)  # ssh-keygen shows an option that it does not know
+    for held, kind in ((False, Refusal), (True, Presented)):
+        answer = examine(blob, signer.public.user, Revocations(), NOW, "192.0.2.7", held=held)
+        assert isinstance(answer, kind)
 
 
 def test_each_ca_signs_for_itself_only(signer: CheckedSigner) -> None:

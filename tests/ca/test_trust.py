@@ -13,7 +13,7 @@ from ca.errors import Reason, Refusal
 from ca.limits import ALL, Capability, extensions_for
 from ca.names import Instance, Server
 from ca.revocation import Revocations, issued_ms, make_serial
-from ca.trust import Presented, examine, genuine
+from ca.trust import HELD_CONNECTION, Presented, examine, genuine
 from tests.ca.makers import KEY_KINDS, NOW, ca_key, certificate, forge, public_key, signed
 
 TRUSTED = (ca_key()[1], ca_key(1)[1], ca_key(2)[1])
@@ -280,3 +280,12 @@ def test_the_certificate_is_found_whoever_else_is_trusted() -> None:
     read = genuine(BLOB, TRUSTED)
     assert read is not None
     assert read == replace(decode(BLOB))
+
+
+def test_a_certificate_of_a_held_connection_counts_for_that_alone() -> None:
+    critical = ((HELD_CONNECTION, b""),)
+    blob = forge(serial=SERIAL, critical=critical)
+    assert reason(judge(blob)) is Reason.UNKNOWN_CRITICAL_OPTION
+    assert isinstance(examine(blob, TRUSTED, Revocations(), NOW, None, held=True), Presented)
+    for other in (((HELD_CONNECTION, string(b"x")),), (*critical, ("source-address", string(b"192.0.2.9/32")))):
+        assert isinstance(examine(forge(critical=other), TRUSTED, Revocations(), NOW, "192.0.2.7", held=True), Refusal)

@@ -69,7 +69,16 @@ class HeldLogins:
         now = int(time.time())
         serial = (int(time.time() * 1000) << 20) + 500_000 + len(self.begun)
         grant = Grant(
-            by, key, serial, instances, capabilities, now - 60, now + lifetime, source_address, as_admin=False
+            by,
+            key,
+            serial,
+            instances,
+            capabilities,
+            now - 60,
+            now + lifetime,
+            source_address,
+            as_admin=False,
+            held=True,
         )
         return self.signer.sign_user(grant).line
 
