@@ -89,6 +89,13 @@ class Store(Transactions):
             self._problem = None
             return snapshot
 
+    async def seen(self, mark: int, now_ms: int) -> None:
+        """A bastion was once told `mark`. A database that knows less was restored, and is repaired before anybody is
+        answered from it. Raises `StoreUnavailable`."""
+        if mark > self._mark:
+            self._mark = mark
+            await self.refresh(now_ms)
+
     async def record(self, record: CertificateRecord) -> None:
         """Remember a certificate. Only when this has returned may the certificate be handed out."""
         async with self.writing() as connection:

@@ -149,7 +149,7 @@ class Bastion(Parts):
 
     async def _listen_to_api(self) -> None:
         """Take each word of the api: whom to trust, what is revoked, which servers are enrolled."""
-        async for state in self.authority.feed():
+        async for state in self.authority.feed(mark=self.known.word.mark if self.known.word is not None else 0):
             changed = self.known.hear(state.word)
             if isinstance(self.directory, EnrolledDirectory):
                 self.directory.apply(state.enrolled, state.version, state.hub_heard_at, state.epoch)

@@ -21,6 +21,9 @@ from ca.keys import HOST_ALGORITHMS, parse_public_key
 
 MAX_WAIT = 60.0
 
+MAX_MARK = 1 << 60
+"""Far beyond any number of writes, and so that one more still fits into the database."""
+
 
 class GuardedRoute(JsonRoute):
     """A route that looks at nothing in a request before it has seen the shared secret."""
@@ -84,10 +87,19 @@ async def get_state(
     services: Injected,
     version: Annotated[str, Query(max_length=128)] = "",
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0,
+    mark: Annotated[int, Query(ge=0, le=MAX_MARK, description="The highest mark that was ever answered.")] = 0,
 ) -> dict[str, Any]:
     """Answers at once when `version` is not the current one, else on the first change or after `wait` seconds."""
+    if mark > services.store.snapshot.meta.high_water:
+        await services.store.seen(mark, services.now_ms())
+        await services.roster.publish()
     state = await services.roster.wait(version, wait)
-    return {"version": state.version, "heard_seconds_ago": services.roster.heard_seconds_ago, **state.body}
+    return {
+        "version": state.version,
+        "heard_seconds_ago": services.roster.heard_seconds_ago,
+        "mark": services.store.snapshot.meta.high_water,
+        **state.body,
+    }
 
 
 @router.post("/hop-certificates", summary="A certificate for one pod and one user")

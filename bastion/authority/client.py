@@ -112,17 +112,19 @@ class Authority:
         """Close the connections."""
         await self._client.aclose()
 
-    async def state(self, version: str, wait: float) -> AuthorityState:
-        """The state, at once if it is not `version`, else when it changes or after `wait` seconds.
+    async def state(self, version: str, wait: float, mark: int = 0) -> AuthorityState:
+        """The state, at once if it is not `version`, else when it changes or after `wait` seconds. `mark`: the highest
+        that was ever answered, by which the api notices that its database was restored from an old copy.
 
         Raises `AuthorityUnavailable`.
         """
-        query = {"version": version, "wait": f"{wait:g}"}
+        query = {"version": version, "wait": f"{wait:g}"} | ({"mark": str(mark)} if mark else {})
         body = await self._ask("GET", "/internal/state", MAX_STATE_BYTES, self._timeout + wait, params=query)
         return read_state(body, self._clock())
 
-    async def feed(self, pace: Pace | None = None) -> AsyncGenerator[AuthorityState, None]:
-        """The state for ever: each answer, the unchanged ones too (they carry how fresh it is).
+    async def feed(self, pace: Pace | None = None, mark: int = 0) -> AsyncGenerator[AuthorityState, None]:
+        """The state for ever: each answer, the unchanged ones too (they carry how fresh it is). `mark`: the last one
+        that an earlier process was told.
 
         Failures are logged once, waited out and tried again; they never end the iteration.
         """
@@ -131,7 +133,7 @@ class Authority:
         while True:
             asked = self._clock()
             try:
-                state = await self.state(version, pace.wait if version else 0)
+                state = await self.state(version, pace.wait if version else 0, mark)
             except AuthorityUnavailable as error:
                 failures += 1
                 if failures == 1:
@@ -142,6 +144,7 @@ class Authority:
                 _log.info("the api's state is available again")
             failures = 0
             repeated, version = state.version == version, state.version
+            mark = max(mark, state.mark)
             yield state
             if repeated and (rest := pace.apart - (self._clock() - asked)) > 0:
                 await asyncio.sleep(rest)

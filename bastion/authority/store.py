@@ -18,6 +18,7 @@ from pathlib import Path
 from bastion.authority.errors import AuthorityUnavailable
 from bastion.authority.state import (
     Word,
+    read_mark,
     read_raw_keys,
     read_revocations,
     read_trust,
@@ -69,6 +70,7 @@ class AuthorityStore:
                 "trust": write_trust(word.trust),
                 "revocations": write_revocations(word.revocations),
                 "raw_keys": write_raw_keys(word.raw_keys),
+                "mark": word.mark,
             }
         )
         await asyncio.to_thread(replace_file, self._path, text.encode())
@@ -88,6 +90,7 @@ class AuthorityStore:
                 revocations=read_revocations(body.get("revocations")),
                 heard_at=self._clock() - max(age, 0.0),
                 raw_keys=read_raw_keys(body.get("raw_keys")),
+                mark=read_mark(body.get("mark", 0)),
             )
         except FileNotFoundError:
             return None

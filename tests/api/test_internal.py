@@ -6,6 +6,7 @@ import asyncio
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from api.settings import read_settings
 from ca.certificate import blob_of, line_of
 from ca.errors import KeyFileError
 from ca.keys import parse_public_key
-from ca.limits import Capability
+from ca.limits import Capability, capabilities_in
 from ca.names import Instance, parse_principal
 from ca.policy import Grant
 from ca.revocation import make_serial
@@ -167,6 +168,59 @@ async def test_raw_keys_can_be_switched_off(hub: Hub, tmp_path: Path) -> None:
     async with open_ports(hub, tmp_path / "other", CERTIFICATES_RAW_KEYS="false") as ports:
         enrolled = Enrolled(ports, (await ports.enrol(await hub.server_token("alice", "gpu"))).json())
         await enrolled.refused(403, "not_permitted", certificate=None, raw_key=RAW)
+
+
+async def test_the_state_is_told_from_a_database_that_knows_as_much_as_the_bastion_was_told(lone: Ports) -> None:
+    async def state(**query: object) -> dict[str, Any]:
+        answer = await lone.internal("GET", "/internal/state", params=query)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    first = await state()
+    assert await state(mark=first["mark"]) == first | {"heard_seconds_ago": None}
+    lone.clock.advance(60)
+    after = await state(mark=first["mark"] + 5, version=first["version"], wait=0)
+    assert after["mark"] > first["mark"] + 5
+    assert after["epoch"] != first["epoch"]
+    assert after["revocations"]["everyone_before"] == lone.services.now_ms()
+    for nonsense in ("-1", str(1 << 61), "x"):
+        assert (await lone.internal("GET", f"/internal/state?mark={nonsense}")).status_code == 400
+
+
+async def test_a_raw_key_may_do_no_more_than_the_owner_of_the_server(hub: Hub, tmp_path: Path) -> None:
+    await hub.start_server("alice", "gpu")
+    rules = '{"narrow": {"deny": ["exec", "x11"]}, "none": {"deny": ["pty", "exec", "x11", "agent"]}}'
+    given = {
+        "CERTIFICATES_GROUPS": rules,
+        "CERTIFICATES_CAPABILITIES": "pty,exec,x11,agent",
+        "CERTIFICATES_RAW_KEY_CAPABILITIES": "pty,exec,subsystem",
+    }
+    async with open_ports(hub, tmp_path / "other", **given) as ports:
+        enrolled = Enrolled(ports, (await ports.enrol(await hub.server_token("alice", "gpu"))).json())
+
+        async def told() -> dict[str, object]:
+            await ports.services.roster.ask_hub()
+            raw_keys: dict[str, object] = (await ports.internal("GET", "/internal/state")).json()["raw_keys"]
+            return raw_keys
+
+        before = (await ports.internal("GET", "/internal/state")).json()["raw_keys"]
+        assert (before["capabilities"], before["owners"]) == ([], {})
+        try:
+            for groups, extensions in ((["other"], ["exec", "pty"]), (["narrow"], ["pty"])):
+                await hub.set_groups("alice", groups)
+                raw_keys = await told()
+                assert raw_keys["capabilities"] == ["exec", "pty"]
+                assert raw_keys["owners"] == ({} if groups == ["other"] else {"alice": extensions})
+                status, said = await enrolled.ask(certificate=None, raw_key=RAW)
+                assert status == 200, said
+                assert sorted(capabilities_in(show(str(said["certificate"])).extensions)) == extensions
+            await hub.set_groups("alice", ["none"])
+            assert (await told())["owners"] == {"alice": []}
+            status, said = await enrolled.ask(certificate=None, raw_key=RAW)
+            assert (status, said["error"]) == (403, "nothing_granted")
+        finally:
+            await hub.set_groups("alice", [])
 
 
 async def test_an_expired_certificate_gets_nothing(pod: Enrolled) -> None:

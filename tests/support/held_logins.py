@@ -55,7 +55,7 @@ class HeldLogins:
 
     def approve(self, held: Held, by: str, *instances: Instance, **changes: Any) -> None:
         """Somebody at a browser gives this login a certificate for `instances`."""
-        held.answer = (200, {"certificate": self.line(held.key, by, *instances, **changes)})
+        held.answer = (200, {"certificate": self.line(held.key, by, *instances, held=True, **changes)})
 
     def line(
         self,
@@ -65,6 +65,7 @@ class HeldLogins:
         capabilities: Capabilities = ALL,
         source_address: str | None = None,
         lifetime: int = 3600,
+        held: bool = False,
     ) -> str:
         now = int(time.time())
         serial = (int(time.time() * 1000) << 20) + 500_000 + len(self.begun)
@@ -78,7 +79,7 @@ class HeldLogins:
             now + lifetime,
             source_address,
             as_admin=False,
-            held=True,
+            held=held,
         )
         return self.signer.sign_user(grant).line
 

@@ -205,6 +205,22 @@ class TestFeed:
         assert api.requests[1][1] == f"/internal/state?version=1&wait={LIMIT:g}"
         await feed.aclose()
 
+    async def test_the_highest_mark_that_was_ever_told_is_told_back(
+        self, api: InternalApi, authority: Authority
+    ) -> None:
+        api.change(mark=7)
+        feed = authority.feed(FAST, mark=5)
+        async with asyncio.timeout(LIMIT):
+            assert (await anext(feed)).word.mark == 7
+            coming = asyncio.ensure_future(anext(feed))
+            await api.was_asked(2)
+            api.change(version="2", mark=6)
+            await coming
+            coming = asyncio.ensure_future(anext(feed))
+            await api.was_asked(3)
+        coming.cancel()
+        assert [one[1].partition("&mark=")[2] for one in api.requests] == ["5", "7", "7"]
+
     async def test_an_unchanged_answer_is_given_too_since_it_says_how_fresh_it_is(
         self, api: InternalApi, authority: Authority
     ) -> None:

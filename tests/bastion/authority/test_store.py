@@ -13,7 +13,7 @@ from ca.limits import ALL
 from tests.bastion.authority.states import REVOCATIONS, TRUST
 from tests.support.clock import Clock
 
-WORD = Word("hub", TRUST, REVOCATIONS, heard_at=90.0, raw_keys=RawKeys(True, ALL))
+WORD = Word("hub", TRUST, REVOCATIONS, heard_at=90.0, raw_keys=RawKeys(True, ALL, {"bob": frozenset()}), mark=7)
 
 
 def store(folder: Path, *, clock: float = 100.0, wall: float = 5000.0) -> AuthorityStore:
