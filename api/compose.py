@@ -15,6 +15,7 @@ from api.keywatch import KeyWatch
 from api.krl import KrlDesk
 from api.metrics import Metrics
 from api.pace import Pace
+from api.quiet import Quiet
 from api.roster import Roster
 from api.secret import open_secret
 from api.sender import UnknownProxies
@@ -22,6 +23,7 @@ from api.services import Clock, Services
 from api.settings import Settings
 from api.sightings import Sightings
 from api.store import Store
+from api.strangers import Strangers
 from api.watchers import Watchers
 from ca.audit import AuditLog, Unenrolled
 from ca.errors import KeyFileError
@@ -65,6 +67,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
     audit_log = AuditLog(audit)
     async with (
         HubClient(settings.hub.api_url, settings.hub.secret, timeout=settings.hub.timeout) as hub,
+        HubClient(settings.hub.api_url, settings.hub.secret, timeout=settings.hub.timeout) as asked_by_strangers,
         HubServers(settings.hub.api_url, settings.hub.secret, timeout=settings.hub.timeout) as hub_servers,
         Store(settings.database, settings.state_directory) as store,
     ):
@@ -101,6 +104,8 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             pace=Pace(settings.limits.by_kind, clock, metrics.slowed),
             sightings=Sightings(store),
             activity=Activity(hub, roster, on=settings.hub.activity),
+            strangers=Strangers(asked_by_strangers, clock),
+            quiet=Quiet(lambda event: audit_log.write(event, clock()), clock),
             audit_log=audit_log,
             metrics=metrics,
             clock=clock,

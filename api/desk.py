@@ -56,10 +56,11 @@ class Issued:
     instances: tuple[Instance, ...]
 
 
-async def token_owner(services: Services, token: str) -> TokenOwner | Refusal:
-    """Whose JupyterHub token this is, and for what it counts here. Raises `TokenRefused`."""
+async def token_owner(services: Services, token: str, peer: str | None) -> TokenOwner | Refusal:
+    """Whose JupyterHub token this is, and for what it counts here. Raises `TokenRefused`, and `Refused` where too many
+    are looked at."""
     try:
-        return judge_token(await services.hub.whose_token(token), services.settings.service_name)
+        return judge_token(await services.strangers.whose(token, peer), services.settings.service_name)
     except MalformedClaims as error:
         raise HubUnavailable(str(error)) from None
 

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from api.errors import HubUnavailable, TokenRefused
+from api.errors import HubUnavailable, Refused, TokenRefused
 from api.hub import Model
 from api.pace import Kind
 from api.roster import running_in
@@ -59,9 +59,11 @@ class EnrolledPod:
 async def enrol(services: Services, token: str, wish: Wish) -> EnrolledPod | Refusal:
     """Enrol the pod that holds `token`. Raises `HubUnavailable` and `StoreUnavailable`: then nothing was done."""
     try:
-        model = await services.hub.whose_token(token)
+        model = await services.strangers.whose(token, wish.address)
     except TokenRefused as error:
         return _refused(services, Refusal(Reason.INVALID_TOKEN, str(error)), wish, None, None)
+    except Refused as error:
+        return _refused(services, error.refusal, wish, None, None)
     server = _judge(model)
     user = str(model.get("name"))
     if isinstance(server, Refusal):

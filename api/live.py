@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from api.pace import Kind
 from api.services import Services
 from api.sightings import LiveSession
-from ca.audit import SessionEnded
+from ca.audit import RequestRefused, SessionEnded
 from ca.errors import Reason, Refusal
 
 _NOT_THERE = Refusal(
@@ -49,6 +49,7 @@ async def end(services: Services, name: str, by: str, *, anybodys: bool, peer: s
         return None
     session = next((one for one in await _all(services) if one.name == name), None)
     if session is None or not (anybodys or concerns(session, by)):
+        services.audit(RequestRefused(route="/sessions", reason=_NOT_THERE.reason, peer=peer))
         return _NOT_THERE
     if not ending(services, session):
         if too_fast := services.pace.take(Kind.REVOCATIONS, by):

@@ -10,15 +10,15 @@ can make one.
 """
 
 import hashlib
-import ipaddress
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, exists, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import tables
+from api.networks import WIDE_CHARACTERS, network_of, wide_network_of
 from api.records import BrowserLogin, CertificateRecord, columns_of
 from api.store import Store
 from api.waiting import Begun, Kind, Login, NewLogin, State, TooFast, login_of, new_code, read_code
@@ -46,26 +46,35 @@ _TOO_MANY = Refusal(
 )
 
 _table = tables.logins
+_wide = func.substr(_table.c.network, 1, WIDE_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many logins may wait: in all, and for one address (IPv6: one /64). A class behind one NAT has to fit."""
+    """How many logins of one kind may wait: in all, and for one address (IPv6: one /64). A class behind one NAT has to
+    fit. An IPv6 /48, which is a site or whoever rents one, has five times as many."""
 
     in_all: int = 10_000
     of_network: int = 100
+
+    @property
+    def of_wide_network(self) -> int:
+        """For one IPv6 /48."""
+        return self.of_network * 5
 
 
 BOUNDS = Bounds()
 
 
 async def begin(store: Store, new: NewLogin, now_ms: int, bounds: Bounds = BOUNDS) -> Begun | Refusal:
-    """A new login. Refused when too many wait already, from this client's network or in all.
+    """A new login. Refused when too many wait already from this client's network. When too many wait in all, the oldest
+    of the network with the most gives way, so that nobody keeps others out. Kinds are counted apart.
 
     Raises `StoreUnavailable`.
     """
     device_code, expires_at = secrets.token_urlsafe(32), now_ms + LIFETIME * 1000
-    network = _network(new.address)
+    network = network_of(new.address)
+    await _make_room(store, new.kind, now_ms, bounds)
     for _ in range(_TRIES):  # a code that somebody has today is not given twice
         row: dict[str, Any] = {
             "device_sha256": hashed(device_code),
@@ -84,12 +93,14 @@ async def begin(store: Store, new: NewLogin, now_ms: int, bounds: Bounds = BOUND
             "pause": PAUSE,
             "state": str(State.PENDING),
         }
-        waiting = (_table.c.state == str(State.PENDING)) & (_table.c.expires_at > now_ms)
-        in_all = select(func.count()).select_from(_table).where(waiting).scalar_subquery()
-        mine = select(func.count()).select_from(_table).where(waiting, _table.c.network == network).scalar_subquery()
+        waiting = _waiting(new.kind, now_ms)
+        counted = select(func.count()).select_from(_table).where(waiting)
+        mine = counted.where(_table.c.network == network).scalar_subquery()
+        wide = counted.where(_wide == wide_network_of(network)).scalar_subquery()
         values = select(*(literal(value, _table.c[name].type).label(name) for name, value in row.items())).where(
-            in_all < bounds.in_all,
+            counted.scalar_subquery() < bounds.in_all,
             mine < bounds.of_network,
+            wide < bounds.of_wide_network,
             ~exists().where(_table.c.user_code == row["user_code"]),
         )
         made = insert(_table).from_select(list(row), values).returning(_table.c.user_code)
@@ -183,13 +194,24 @@ def hashed(device_code: str) -> str:
     return hashlib.sha256(device_code.encode("utf-8", "replace")).hexdigest()
 
 
-def _network(address: str | None) -> str:
-    """What an address counts under: itself, or the /64 that one IPv6 customer has for himself."""
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return "unknown"
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+def _waiting(kind: Kind, now_ms: int) -> ColumnElement[bool]:
+    return and_(_table.c.kind == str(kind), _table.c.state == str(State.PENDING), _table.c.expires_at > now_ms)
+
+
+async def _make_room(store: Store, kind: Kind, now_ms: int, bounds: Bounds) -> None:
+    """End the oldest login of the heaviest network, if all places are taken: its client is told that time is up."""
+    waiting = _waiting(kind, now_ms)
+    in_all = select(func.count()).select_from(_table).where(waiting)
+    async with store.reading() as connection:
+        if (await connection.execute(in_all)).scalar_one() < bounds.in_all:
+            return
+    heaviest = select(_wide).where(waiting).group_by(_wide).order_by(func.count().desc(), _wide).limit(1)
+    oldest = select(_table.c.device_sha256).where(waiting, _wide == heaviest.scalar_subquery())
+    oldest = oldest.order_by(_table.c.created_at, _table.c.device_sha256).limit(1)
+    full = in_all.scalar_subquery() >= bounds.in_all
+    ended = update(_table).where(_table.c.device_sha256 == oldest.scalar_subquery(), full)
+    async with store.noting() as connection:
+        await connection.execute(ended.values(expires_at=now_ms))
 
 
 async def _decide(store: Store, login: Login, values: dict[str, Any], now_ms: int) -> bool:

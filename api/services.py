@@ -16,11 +16,13 @@ from api.keywatch import KeyWatch
 from api.krl import KrlDesk
 from api.metrics import Metrics
 from api.pace import Pace
+from api.quiet import Quiet
 from api.roster import Roster
 from api.sender import UnknownProxies
 from api.settings import Settings
 from api.sightings import Sightings
 from api.store import Store
+from api.strangers import Strangers
 from api.watchers import Watchers
 from ca.audit import AuditLog, Event
 from ca.policy import Rules
@@ -46,6 +48,8 @@ class Services:
     pace: Pace
     sightings: Sightings
     activity: Activity
+    strangers: Strangers
+    quiet: Quiet
     audit_log: AuditLog
     metrics: Metrics
     clock: Clock
@@ -62,8 +66,8 @@ class Services:
         return int(self.clock() * 1000)
 
     def audit(self, event: Event) -> None:
-        """Write one audit line, and count it."""
-        self.audit_log.write(event, self.clock())
+        """Write one audit line, and count it. Of what strangers cause not every one is written (`api.quiet`)."""
+        self.quiet.write(event)
         self.metrics.saw(event)
 
 

@@ -196,6 +196,15 @@ class RequestRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalsLeftOut(Event):
+    """So many refusals of strangers have no line of their own, since they were too many; from `peer`'s network where
+    one is said."""
+
+    name: ClassVar[str] = "refusals_left_out"
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAsked(Event):
     """JupyterHub was told to start or stop somebody's server, on that person's word. `action` is "start" or "stop"."""
 

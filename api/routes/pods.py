@@ -11,6 +11,7 @@ from api.enrol import EnrolledPod, Wish, enrol, withdraw
 from api.errors import Refused
 from api.sender import bearer, peer_of
 from api.services import Injected, Services
+from ca.audit import RequestRefused
 from ca.errors import Reason, Refusal
 
 router = APIRouter(prefix="/enrolments", tags=["enrolments"], route_class=JsonRoute)
@@ -70,7 +71,7 @@ async def post_enrolment(request: Request, services: Injected, body: EnrolmentRe
         unix_user=body.unix_user,
         address=peer_of(request, services.settings.listen.trusted_proxies),
     )
-    pod = await enrol(services, bearer(request), wish)
+    pod = await enrol(services, _token(request, services), wish)
     if isinstance(pod, Refusal):
         raise Refused(pod)
     return _answer(services, pod)
@@ -80,8 +81,8 @@ async def post_enrolment(request: Request, services: Injected, body: EnrolmentRe
 async def delete_enrolment(request: Request, services: Injected) -> Response:
     """Authorise with the `withdraw_token` of the enrolment. Works without JupyterHub, and as often as you like."""
     peer = peer_of(request, services.settings.listen.trusted_proxies)
-    if not await withdraw(services, bearer(request), peer):
-        raise Refused(Refusal(Reason.INVALID_TOKEN, "No enrolment has this withdraw token."))
+    if not await withdraw(services, _token(request, services), peer):
+        raise _refused(request, services, Refusal(Reason.INVALID_TOKEN, "No enrolment has this withdraw token."))
     return Response(status_code=204)
 
 
@@ -89,6 +90,19 @@ async def delete_enrolment(request: Request, services: Injected) -> Response:
 async def get_epoch(services: Injected) -> Epoch:
     """Cheap, and open to anyone: poll it, and enrol again when it changes."""
     return Epoch(epoch=services.store.snapshot.meta.epoch, krl=await services.krl.tag())
+
+
+def _token(request: Request, services: Services) -> str:
+    try:
+        return bearer(request)
+    except Refused as error:
+        raise _refused(request, services, error.refusal) from None
+
+
+def _refused(request: Request, services: Services, refusal: Refusal) -> Refused:
+    peer = peer_of(request, services.settings.listen.trusted_proxies)
+    services.audit(RequestRefused(route="/enrolments", reason=refusal.reason, peer=peer))
+    return Refused(refusal)
 
 
 def _answer(services: Services, pod: EnrolledPod) -> EnrolmentAnswer:

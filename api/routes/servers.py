@@ -79,18 +79,19 @@ async def changer(
     if isinstance(who, Session):
         refusal = front.sessions.judge_form(who, request.headers.get(FORM_TOKEN_HEADER, ""), request.headers)
         if refusal is not None:
-            services.audit(RequestRefused(route="/servers", reason=refusal.reason, peer=_peer(request, services)))
-            raise Refused(refusal)
+            raise _refused(request, services, refusal)
     return await person(who)
 
 
 @router.get("/servers", summary="List your servers")
-async def listing(services: Injected, response: Response, who: Annotated[Person, Depends(person)]) -> ServerList:
+async def listing(
+    request: Request, services: Injected, response: Response, who: Annotated[Person, Depends(person)]
+) -> ServerList:
     """Your own servers, whether they run or not, and those shared with you for SSH that run."""
     response.headers["Cache-Control"] = "no-store"
     found = await servers.listing(services, who)
     if isinstance(found, Refusal):
-        raise Refused(found)
+        raise _refused(request, services, found)
     zone = services.settings.zone
     return ServerList(
         user=who.user, may_start=services.settings.servers.start, servers=[_state(one, zone) for one in found]
@@ -123,7 +124,7 @@ async def stop(
     responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events, one JSON object each."}},
 )
 async def follow(
-    login: Annotated[str, SERVER], services: Injected, who: Annotated[Person, Depends(person)]
+    login: Annotated[str, SERVER], request: Request, services: Injected, who: Annotated[Person, Depends(person)]
 ) -> StreamingResponse:
     """Events `{"state", "percent", "message", "ssh", "over", "failed"}`, the first at once, until one has `over`.
 
@@ -131,9 +132,9 @@ async def follow(
     """
     found = await servers.look(services, who, login)
     if isinstance(found, Refusal):
-        raise Refused(found)
+        raise _refused(request, services, found)
     if refusal := services.watchers.refuse(who.user):
-        raise Refused(refusal)
+        raise _refused(request, services, refusal)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(services, who, found.server), media_type="text/event-stream", headers=headers)
 
@@ -176,6 +177,11 @@ def _state(one: Seen, zone: str) -> ServerState:
         instance=None if one.instance is None else str(one.instance.id),
         unix_user=one.unix_user,
     )
+
+
+def _refused(request: Request, services: Services, refusal: Refusal) -> Refused:
+    services.audit(RequestRefused(route="/servers", reason=refusal.reason, peer=_peer(request, services)))
+    return Refused(refusal)
 
 
 def _peer(request: Request, services: Services) -> str | None:

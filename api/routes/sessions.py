@@ -60,6 +60,7 @@ router = APIRouter(tags=["sessions"], route_class=JsonRoute)
 
 @router.get("/sessions", summary="List your live SSH sessions")
 async def own(
+    request: Request,
     services: Injected,
     response: Response,
     who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
@@ -69,6 +70,8 @@ async def own(
     response.headers["Cache-Control"] = "no-store"
     if everybody:
         if not (isinstance(who, Session) and await desk.still_admin(services, who)):
+            peer = peer_of(request, services.settings.listen.trusted_proxies)
+            services.audit(RequestRefused(route="/sessions", reason=_ADMINISTRATORS.reason, peer=peer))
             raise Refused(_ADMINISTRATORS)
         found = await live.everybodys(services)
     else:

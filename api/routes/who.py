@@ -48,14 +48,17 @@ async def token_owner(
     request: Request, services: Injected, _shown: Annotated[str | None, Depends(_authorization)]
 ) -> TokenOwner:
     """Whoever showed a JupyterHub token that counts here. Raises `TokenRefused` and `Refused`, both audited."""
-    token = bearer(request)
+    peer = _peer(request, services)
     try:
-        owner = await desk.token_owner(services, token)
+        owner = await desk.token_owner(services, bearer(request), peer)
     except TokenRefused:
-        issue.refused(services, _NO_TOKEN, None, "token", _peer(request, services))
+        issue.refused(services, _NO_TOKEN, None, "token", peer)
+        raise
+    except Refused as error:
+        issue.refused(services, error.refusal, None, "token", peer)
         raise
     if isinstance(owner, Refusal):
-        issue.refused(services, owner, None, "token", _peer(request, services))
+        issue.refused(services, owner, None, "token", peer)
         raise Refused(owner)
     return owner
 
@@ -70,11 +73,11 @@ async def token_or_session(
     if authorization is None:
         session = front.sessions.read(request.cookies)
         if session is None:
-            raise Refused(_NO_TOKEN)
+            raise _refused(request, services, _NO_TOKEN)
         return session
     owner = await token_owner(request, services, authorization)
     if owner.kind is not TokenKind.ACCESS:
-        raise Refused(_PERSONS_ONLY)
+        raise _refused(request, services, _PERSONS_ONLY)
     return owner
 
 
@@ -114,6 +117,12 @@ async def holder(request: Request, services: Injected, found: Annotated[Holder, 
 
 def _proof_refused(request: Request, services: Services, refusal: Refusal) -> Refused:
     services.audit(RequestRefused(route="proof", reason=refusal.reason, peer=_peer(request, services)))
+    return Refused(refusal)
+
+
+def _refused(request: Request, services: Services, refusal: Refusal) -> Refused:
+    route = request.scope["route"].path if "route" in request.scope else request.url.path
+    services.audit(RequestRefused(route=route, reason=refusal.reason, peer=_peer(request, services)))
     return Refused(refusal)
 
 

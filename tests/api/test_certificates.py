@@ -424,6 +424,26 @@ async def test_nobody_sees_or_revokes_what_belongs_to_others(hub: Hub, service: 
         assert (await service.request("GET", "/certificates", token)).json() == {"certificates": []}
         refused(await service.request("DELETE", f"/certificates/{made['serial']}", token), 403, "not_yours")
     assert service.events("revoked") == []
+    assert [line["reason"] for line in service.events("request_refused")] == ["not_yours", "not_yours"]
+
+
+async def test_a_refusal_before_anything_is_asked_leaves_one_audit_line(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice")
+    person, server = await hub.token("alice", [ACCESS]), await hub.server_token("alice")
+    for method, path, token, reason in (
+        ("GET", "/certificates", None, "invalid_token"),
+        ("GET", "/servers", server, "wrong_token"),
+        ("GET", "/sessions?everybody=true", person, "not_permitted"),
+        ("DELETE", "/sessions/none", person, "not_yours"),
+        ("GET", "/servers/none/progress", person, "no_server"),
+        ("POST", "/enrolments", None, "invalid_token"),
+    ):
+        before = len(service.events())
+        body = {"host_key": "x", "ssh_port": 40222, "key_port": 40080, "unix_user": "x"} if method == "POST" else None
+        answer = await service.request(method, path, token, **({"json": body} if body else {}))
+        assert answer.status_code >= 400, answer.text
+        (line,) = service.events()[before:]
+        assert (line["audit"], line["reason"], line["peer"]) == ("request_refused", reason, "127.0.0.1")
 
 
 @pytest.mark.parametrize("serial", ["0", "1", "-1", "x", "1e9", "%20", "9" * 19, "9" * 30, "0123", "१"])

@@ -172,6 +172,8 @@ async def test_a_withdraw_token_ends_just_its_enrolment_and_needs_no_jupyterhub(
             assert (await ports.public("DELETE", "/enrolments", withdraw)).status_code == 204
         assert await ports.listed() == ["bob"]
         assert (await ports.public("DELETE", "/enrolments", "no such token")).status_code == 401
+        assert (await ports.public("DELETE", "/enrolments")).status_code == 401
+        assert [line["route"] for line in ports.events("request_refused")] == ["/enrolments", "/enrolments"]
         assert withdraw not in (tmp_path / "state" / "api.sqlite").read_bytes().decode("latin-1")
 
 

@@ -196,12 +196,30 @@ async def test_only_so_many_logins_of_one_network_wait(
     await begun(store, wanted(address=one), NOW + 600_000, bounds)
 
 
-async def test_only_so_many_logins_wait_in_all(store: Store) -> None:
-    bounds = Bounds(in_all=3)
-    for number in range(3):
-        await begun(store, wanted(address=f"192.0.2.{number}"), NOW, bounds)
-    assert isinstance(await logins.begin(store, wanted(), NOW, bounds), Refusal)
-    await begun(store, wanted(), NOW + 600_000, bounds)
+async def test_only_so_many_logins_of_one_ipv6_site_wait(store: Store) -> None:
+    bounds = Bounds(of_network=2)
+    for number in range(10):
+        await begun(store, wanted(address=f"2001:db8:0:{number:x}::1"), NOW, bounds)
+    assert isinstance(await logins.begin(store, wanted(address="2001:db8:0:ff::1"), NOW, bounds), Refusal)
+    await begun(store, wanted(address="2001:db8:1::1"), NOW, bounds)
+
+
+async def test_when_all_places_are_taken_the_oldest_of_the_network_with_the_most_gives_way(store: Store) -> None:
+    bounds = Bounds(in_all=4, of_network=2)
+    one = await begun(store, wanted(address="192.0.2.1"), NOW, bounds)
+    crowd = [await begun(store, wanted(address=f"2001:db8:0:{at}::1"), NOW + 1 + at, bounds) for at in range(3)]
+    late = await begun(store, wanted(address="192.0.2.2"), NOW + 10, bounds)
+    for begun_one, waits in ((one, True), (crowd[0], False), (crowd[1], True), (crowd[2], True), (late, True)):
+        login = await found(store, begun_one.user_code)
+        assert (login.state, not login.is_over(NOW + 10)) == (State.PENDING, waits)
+    assert not await logins.approve(store, await found(store, crowd[0].user_code), "alice", BROWSER, NOW + 10)
+
+
+async def test_clients_and_ssh_connections_take_no_places_from_each_other(store: Store) -> None:
+    bounds = Bounds(in_all=1)
+    device = await begun(store, wanted(address="192.0.2.1"), NOW, bounds)
+    await begun(store, replace(wanted(address="192.0.2.2"), kind=Kind.INTERACTIVE), NOW, bounds)
+    assert not (await found(store, device.user_code)).is_over(NOW)
 
 
 async def test_a_code_that_somebody_has_is_not_given_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
