@@ -13,6 +13,7 @@ from api.pages import Pages
 from api.services import Clock
 from api.session import Cookies, Sessions, cookie_key
 from api.settings import Settings
+from api.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class Front:
     guesses: Guesses
 
 
-def open_front(settings: Settings, http: httpx.AsyncClient, clock: Clock) -> Front:
+def open_front(settings: Settings, http: httpx.AsyncClient, store: Store, clock: Clock) -> Front:
     """The front of a service with these settings. Raises `KeyFileError` for a cookie key that cannot be used.
 
-    `http` asks JupyterHub's token endpoint; its owner closes it.
+    `http` asks JupyterHub's token endpoint; its owner closes it. `store` knows which sessions are over.
     """
     cookies = Cookies(cookie_key(settings.state_directory / "cookie-key"), settings.public_url)
     client = OAuthClient(
@@ -48,7 +49,7 @@ def open_front(settings: Settings, http: httpx.AsyncClient, clock: Clock) -> Fro
             jump_login=settings.bastion.jump_login,
         ),
         login=Login(client, cookies, http, clock),
-        sessions=Sessions(cookies, clock),
+        sessions=Sessions(cookies, clock, store.has_logged_out),
         guesses=Guesses(clock),
     )
 

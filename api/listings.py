@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, select
 
 from api import tables
 from api.records import instances_in, record_of
-from api.statements import REVOCATION_HORIZON_MS
+from api.statements import LOGGED_OUT, REVOCATION_HORIZON_MS
 from api.store import Store
 from ca.names import Server
 
@@ -48,7 +48,7 @@ class CertificateRow:
 async def revocations(store: Store, now_ms: int) -> tuple[RevocationRow, ...]:
     """Those that can still refuse something, the newest first. Raises `StoreUnavailable`."""
     table = tables.revocations
-    query = select(table).where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS)
+    query = select(table).where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS, table.c.kind != LOGGED_OUT)
     async with store.reading() as connection:
         rows = await connection.execute(query.order_by(table.c.revoked_at.desc(), table.c.id.desc()).limit(MAX_ROWS))
         return tuple(_revocation(row) for row in rows.mappings())

@@ -80,12 +80,14 @@ class Snapshot:
     """Everything that the bastion needs to know, as the database had it at one moment.
 
     `ended_sessions`: who ended the live sessions of these public names (`ca.sessions`) in the last minutes.
+    `logged_out`: browser sessions that are over, by the SHA-256 of their ids.
     """
 
     meta: Meta
     revocations: Revocations
     enrolments: tuple[Enrolment, ...]
     ended_sessions: Mapping[str, str] = field(default_factory=dict)
+    logged_out: frozenset[str] = frozenset()
 
 
 def instances_in(principals: Iterable[str]) -> tuple[Instance, ...]:

@@ -63,7 +63,7 @@ async def _serve(settings: Settings, secret: bytes, sockets: Mapping[str, socket
     ):
         with suppress(StoreUnavailable):  # the roster goes on trying, and `/readyz` says so meanwhile
             await services.store.open(services.now_ms())
-        front = open_front(settings, http, services.clock)
+        front = open_front(settings, http, services.store, services.clock)
         app = create_app(services, front, routers=ROUTERS)
         apps: dict[str, ASGIApp] = {
             "public": app,

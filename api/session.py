@@ -173,9 +173,10 @@ class Cookies:
 
 
 class Sessions:
-    """The browser sessions of one site."""
+    """The browser sessions of one site. `is_over` says of a session's id what other processes heard: that it ended."""
 
-    def __init__(self, cookies: Cookies, clock: Clock) -> None:
+    def __init__(self, cookies: Cookies, clock: Clock, is_over: Callable[[str], bool] = lambda _id: False) -> None:
+        self._is_over = is_over
         self._cookies = cookies
         self._clock = clock
         self.origin = cookies.origin
@@ -200,13 +201,14 @@ class Sessions:
     def read(self, cookies: Mapping[str, str]) -> Session | None:
         """The session of this browser; None when there is none, it was forged, has ended or is too old."""
         session = _session(self._cookies.read(cookies, "session"))
-        if session is None or session.id in self._ended:
+        if session is None or session.id in self._ended or self._is_over(session.id):
             return None
         age = self._clock() - session.at
         return session if -60 <= age < LIFETIME else None
 
     def end(self, response: Response, session: Session | None) -> None:
-        """Log out: the browser forgets the cookie, and copies of it are refused."""
+        """Log out: the browser forgets the cookie, and copies of it are refused. Here at once: other processes have to
+        be told (`Store.log_out`)."""
         self._cookies.drop(response, "session")
         self._retire(session)
 

@@ -21,6 +21,12 @@ ENDED_MS = 10 * 60 * 1000
 
 MAX_ENDED = 5000
 
+LOGGED_OUT = "session"
+"""`kind` of a revocation of a browser session."""
+LOGGED_OUT_MS = 13 * 3600 * 1000
+"""Longer than any browser session lives."""
+MAX_LOGGED_OUT = 100_000
+
 
 async def enrol(connection: AsyncConnection, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
     table = tables.enrolments
@@ -76,7 +82,7 @@ async def revocations(connection: AsyncConnection, meta: Meta, now_ms: int) -> R
     table = tables.revocations
     query = (
         select(table.c.kind, table.c.subject, func.max(table.c.before).label("before"))
-        .where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS)
+        .where(table.c.revoked_at > now_ms - REVOCATION_HORIZON_MS, table.c.kind != LOGGED_OUT)
         .group_by(table.c.kind, table.c.subject)
     )
     rows = tuple(await connection.execute(query))
@@ -114,3 +120,10 @@ async def ended_sessions(connection: AsyncConnection, now_ms: int) -> Mapping[st
     query = select(table.c.session, table.c.by).where(table.c.ended_at > now_ms - ENDED_MS)
     rows = await connection.execute(query.order_by(table.c.ended_at.desc()).limit(MAX_ENDED))
     return {row.session: row.by for row in rows}
+
+
+async def logged_out(connection: AsyncConnection, now_ms: int) -> frozenset[str]:
+    table = tables.revocations
+    query = select(table.c.subject).where(table.c.kind == LOGGED_OUT, table.c.revoked_at > now_ms - LOGGED_OUT_MS)
+    rows = await connection.execute(query.order_by(table.c.revoked_at.desc()).limit(MAX_LOGGED_OUT))
+    return frozenset(rows.scalars())

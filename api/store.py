@@ -8,6 +8,7 @@ is handed out: every method here either did its work or raises `StoreUnavailable
 """
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -140,6 +141,14 @@ class Store(Transactions):
             await connection.execute(update(tables.meta).values(everyone_before=now_ms + 1))
         await self._reread(now_ms)
 
+    async def log_out(self, session: str, user: str, now_ms: int) -> None:
+        """The browser session of this id is over, on every replica within its next look."""
+        await self._revoke(statements.LOGGED_OUT, _hashed(session), user, "logged out", now_ms)
+
+    def has_logged_out(self, session: str) -> bool:
+        """Whether the browser session of this id is over."""
+        return _hashed(session) in self.snapshot.logged_out
+
     async def enrol(self, new: Enrolment, withdraw_sha256: str) -> Enrolment | Refusal:
         """Remember a pod. The first host key of an instance stays, and a host key stands for one server at a time.
 
@@ -206,6 +215,7 @@ class Store(Transactions):
                 revocations=await statements.revocations(connection, meta, now_ms),
                 enrolments=await statements.enrolments(connection),
                 ended_sessions=await statements.ended_sessions(connection, now_ms),
+                logged_out=await statements.logged_out(connection, now_ms),
             )
         self._mark = max(self._mark, meta.high_water)
         self._snapshot = snapshot
@@ -228,3 +238,8 @@ class Store(Transactions):
             await connection.execute(delete(tables.nonces).where(tables.nonces.c.used_at < hour))
             await connection.execute(delete(tables.bastions).where(tables.bastions.c.seen_at < day))
             await connection.execute(delete(tables.ended_sessions).where(tables.ended_sessions.c.ended_at < day))
+
+
+def _hashed(session: str) -> str:
+    """What is kept of a session's id: whoever reads the database must not learn what is in a cookie."""
+    return hashlib.sha256(session.encode("utf-8", "replace")).hexdigest()

@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager
 
 from api.errors import Refused, TokenRefused
 from api.hub import HubClient, Model
-from api.networks import network_of
+from api.networks import network_of, wide_network_of
 from ca.errors import Reason, Refusal
 
 CONNECTIONS = 16
 """Questions at once."""
 OF_NETWORK = 4
-"""Of these for one network."""
+"""Of these for one network: an IPv4 address, or an IPv6 /48."""
 WAITING = 256
 WAITING_OF_NETWORK = 64
 """How many may wait for their turn, and of one network. A class that starts its servers at once has to fit."""
@@ -52,7 +52,7 @@ class Strangers:
         name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         if self._clock() - self._refused.get(name, float("-inf")) < REMEMBER_SECONDS:
             raise TokenRefused
-        async with self._turn(network_of(address)):
+        async with self._turn(wide_network_of(network_of(address))):
             try:
                 return await self._hub.whose_token(token)
             except TokenRefused:

@@ -69,7 +69,8 @@ revocations = Table(
     Index("revocations_by_moment", "revoked_at"),
 )
 """One row a revocation. `kind` is serial, user, server or share; `subject` the serial, the user name, the login name,
-or the login names of a user and of a server. What was issued before `before` does not count."""
+or the login names of a user and of a server. What was issued before `before` does not count. Or `kind` is session:
+somebody logged out, and `subject` is the SHA-256 of the id of that browser session."""
 
 enrolments = Table(
     "enrolments",

@@ -71,6 +71,8 @@ async def oauth_callback(request: Request, services: Injected, front: FrontDoor)
         return _not_logged_in(request, services, front, who)
     response = RedirectResponse(f"{front.pages.site}{arrival.next}", 303, {"Cache-Control": "no-store"})
     before = front.sessions.read(request.cookies)
+    if before is not None:
+        await services.store.log_out(before.id, before.user, services.now_ms())
     front.sessions.begin(response, who.user, who.admin, before=before, made=who.made)
     front.login.forget(response, request.cookies, request.query_params.get("state", ""))
     services.audit(LoggedIn(user=who.user, admin=who.admin, peer=asked_from(request, services)))
@@ -85,6 +87,8 @@ async def logout(request: Request, services: Injected, front: FrontDoor) -> Resp
         await form_of(request, services, front, session)
     response = front.pages.page("logged_out", None)
     front.sessions.end(response, session)
+    if session is not None:  # for the other replicas; if they cannot be told, nobody is told that it is done
+        await services.store.log_out(session.id, session.user, services.now_ms())
     return response
 
 

@@ -16,8 +16,10 @@ import pytest
 from fastapi.routing import APIRoute
 
 from api.app import create_app
+from api.front import open_front
 from api.routes import operate, pods
 from api.routes.public import ROUTERS
+from api.store import Store
 from tests.support.browser import Person, form
 from tests.support.hub import Hub
 from tests.support.ports import new_key
@@ -338,6 +340,20 @@ async def test_a_session_that_somebody_planted_becomes_nobody_elses(hub: Hub, se
         async with service.client(cookies=kept) as copy:
             answer = await copy.get("/certificates")
             assert answer.status_code == 401  # not alice, and not bob any more
+
+
+async def test_a_copied_cookie_dies_on_every_replica_when_its_owner_logs_out(hub: Hub, service: Service) -> None:
+    async with Person(service) as alice:
+        page = await alice.log_in("alice")
+        kept = dict(alice.client.cookies.items())
+        settings, clock = service.services.settings, service.clock
+        async with httpx.AsyncClient() as http, Store(settings.database, settings.state_directory) as store:
+            await store.open(service.services.now_ms())
+            replica = open_front(settings, http, store, clock)
+            assert replica.sessions.read(kept) is not None
+            await alice.submit(page, "/logout")
+            await store.refresh(service.services.now_ms())
+            assert replica.sessions.read(kept) is None
 
 
 async def test_a_login_that_somebody_began_elsewhere_is_finished_by_nobody(hub: Hub, service: Service) -> None:

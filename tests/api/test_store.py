@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import Pool
 
+from api import listings
 from api.errors import StoreUnavailable
 from api.statements import REVOCATION_HORIZON_MS
 from api.store import KEEP_MS, CertificateRecord, Enrolment, Store
@@ -189,6 +190,67 @@ async def test_a_restored_copy_is_noticed_at_the_next_start(tmp_path: Path) -> N
         await store.open(NOW + 1000)
         assert store.snapshot.meta.epoch != epoch
         assert store.snapshot.meta.everyone_before == NOW + 1000
+
+
+@pytest.mark.parametrize("with_the_mark", [True, False])
+async def test_a_restored_copy_of_everything_is_noticed_when_a_bastion_says_what_it_was_told(
+    tmp_path: Path, with_the_mark: bool
+) -> None:
+    """The mark outside the database is of no use where it was restored as well, or lost as in an `emptyDir`."""
+    state, backup = tmp_path / "state", tmp_path / "backup"
+    state.mkdir()
+    address = f"sqlite+aiosqlite:///{state}/api.sqlite"
+    stolen = record(NOW + 1)
+    async with Store(address, state) as store:
+        await store.open(NOW)
+        await store.record(stolen)
+    shutil.copytree(state, backup)
+    async with Store(address, state) as store:
+        before = await store.open(NOW + 2)
+        await store.revoke_serial(stolen.serial, "alice", "laptop stolen", NOW + 3)
+        told = store.snapshot.meta.high_water
+    shutil.rmtree(state)
+    shutil.copytree(backup, state)
+    if not with_the_mark:
+        (state / "high-water").unlink()
+    async with Store(address, state) as store:
+        await store.open(NOW + 1000)
+        await store.seen(told - 1, NOW + 2000)
+        restored = store.snapshot.meta
+        await store.seen(told, NOW + 3000)
+        after = store.snapshot.meta
+        assert (after.everyone_before, after.epoch != before.meta.epoch) == (NOW + 3000, True)
+        assert restored.high_water < told < after.high_water
+        assert store.snapshot.revocations.refuses(stolen.serial, stolen.user, (ALICE,))
+        await store.seen(after.high_water, NOW + 4000)
+        assert store.snapshot.meta.everyone_before == NOW + 3000
+
+
+async def test_a_log_out_is_known_to_every_replica_and_lists_nothing_as_revoked(
+    stores: Callable[[str], Store],
+) -> None:
+    one, two = stores("one"), stores("two")
+    await one.open(NOW)
+    await two.open(NOW)
+    await one.log_out("session-id", "alice", NOW)
+    assert one.has_logged_out("session-id")
+    await two.refresh(NOW + 1)
+    assert two.has_logged_out("session-id")
+    assert not two.has_logged_out("another")
+    assert two.snapshot.revocations == one.snapshot.revocations
+    assert two.snapshot.revocations.users == {}
+    assert await listings.revocations(two, NOW + 1) == ()
+
+
+async def test_a_bastion_that_was_told_by_a_quicker_replica_restores_nothing(
+    stores: Callable[[str], Store],
+) -> None:
+    one, two = stores("one"), stores("two")
+    await one.open(NOW)
+    await two.open(NOW)
+    await one.revoke_user("bob", "admin", "left", NOW)
+    await two.seen(one.snapshot.meta.high_water, NOW + 5)
+    assert two.snapshot.meta == one.snapshot.meta
 
 
 async def test_a_file_deleted_under_a_running_service_is_made_anew_and_counts_nothing(

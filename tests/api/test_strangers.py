@@ -81,7 +81,7 @@ async def ask(desk: Strangers, number: int, address: str) -> str:
 async def test_many_tokens_of_one_network_wait_for_each_other_and_for_nobody_else() -> None:
     async with slow_hub() as hub, HubClient(hub.url, "token", timeout=LIMIT) as client:
         desk = Strangers(client, Clock(0.0))
-        crowd = [asyncio.create_task(ask(desk, at, "2001:db8::1")) for at in range(800)]
+        crowd = [asyncio.create_task(ask(desk, at, f"2001:db8:0:{at:x}::1")) for at in range(800)]
         await hub.was_asked(strangers.OF_NETWORK)
         honest = asyncio.create_task(ask(desk, 1000, "192.0.2.1"))
         await hub.was_asked(strangers.OF_NETWORK + 1)

@@ -92,7 +92,7 @@ async def running_service(hub: Hub, state: Path, **changes: str) -> AsyncIterato
         httpx.AsyncClient(verify=no_tls(), trust_env=False, timeout=60.0) as http,
     ):
         await services.store.open(services.now_ms())
-        front = open_front(settings, http, clock)
+        front = open_front(settings, http, services.store, clock)
         app = create_app(services, front, ROUTERS)
         address = urlsplit(hub.public_url)
         server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, proxy_headers=False))
