@@ -370,12 +370,15 @@ class Settings(BaseSettings):
             check_zone(self.zone, *self.bastion.hosts, urlsplit(self.public_url).hostname or "")
         except MalformedName as error:
             raise ValueError(str(error)) from None
-        if overlap := _overlap(self.listen.trusted_proxies, self.pods.networks):
+        # With a port of their own, notebook servers are kept from the public one, by the chart's policies.
+        overlap = _overlap(self.listen.trusted_proxies, self.pods.networks)
+        if overlap and self.listen.pod_port is None:
             raise ValueError(
                 f"SSH_API_LISTEN_TRUSTED_PROXIES ({overlap[0]}) and SSH_API_PODS_NETWORKS ({overlap[1]}) overlap, so "
                 "any notebook server could write X-Forwarded-For and seem to be anywhere. Let a proxy on this machine "
-                "come through a unix socket (SSH_API_LISTEN_PROXY_SOCKET) and leave it out of TRUSTED_PROXIES; else "
-                "name proxies by addresses that no notebook server can have"
+                "come through a unix socket (SSH_API_LISTEN_PROXY_SOCKET) and leave it out of TRUSTED_PROXIES; in a "
+                "cluster, give notebook servers a port of their own (SSH_API_LISTEN_POD_PORT) and let nothing but "
+                "proxies reach the public one; else name proxies by addresses that no notebook server can have"
             )
         ours, hubs = (urlsplit(url).hostname or "" for url in (self.public_url, self.hub.url))
         if ours == hubs and not _is_loopback(ours):

@@ -109,6 +109,11 @@ def test_a_proxy_that_a_notebook_server_could_be_is_not_believed(proxies: str, p
     read_settings({**TOKEN, "SSH_API_LISTEN_TRUSTED_PROXIES": proxies, "SSH_API_PODS_NETWORKS": "172.16.0.0/12"})
 
 
+def test_where_notebook_servers_have_a_port_of_their_own_proxies_may_be_of_their_network() -> None:
+    networks = {"SSH_API_LISTEN_TRUSTED_PROXIES": "10.1.2.0/24", "SSH_API_PODS_NETWORKS": "10.0.0.0/8"}
+    assert read_settings({**TOKEN, **networks, "SSH_API_LISTEN_POD_PORT": "9082"}).listen.pod_port == 9082
+
+
 def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_mistake() -> None:
     injected = {
         "SSH_API_SERVICE_HOST": "10.0.0.1",
