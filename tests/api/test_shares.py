@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api import desk
-from api.records import CertificateRecord, instances_in
-from api.shares import ShareWatch, Standing, taken_back, why_not
-from ca.names import Server
-from ca.revocation import Revocations
+from api.records import instances_in
+from api.shares import ShareWatch
 from ca.trust import Presented, examine
 from tests.support.browser import Person
 from tests.support.hub import Hub
@@ -258,60 +255,3 @@ async def test_a_hub_that_is_away_takes_nothing_back(own_hub: Hub, tmp_path: Pat
         await own_hub.unshare("alice", "gpu", "bob")
         assert await watch.look() == 1
         assert opens(service, issued) == []
-
-
-# --- the decision
-
-BOBS = CertificateRecord(
-    serial=1,
-    kind="user",
-    user="bob",
-    fingerprint="SHA256:x",
-    principals=("alice/gpu:17", "bob/:18"),
-    valid_after=0,
-    valid_before=9,
-    issued_at=0,
-    how="page",
-    user_made="2026",
-)
-GPU = frozenset({Server("alice", "gpu")})
-
-
-@pytest.mark.parametrize(
-    ("now", "back"),
-    [
-        (Standing(made="2026", shared=GPU), frozenset()),
-        (Standing(made="", shared=GPU), frozenset()),
-        (Standing(made="2026", shared=None), frozenset()),
-        (Standing(made="2026", shared=frozenset({Server("alice")})), GPU),
-        (Standing(made="2026", admin=True, shared=frozenset()), GPU),
-    ],
-)
-def test_unknown_is_not_taken_back(now: Standing, back: frozenset[Server]) -> None:
-    assert taken_back(BOBS, now, Revocations()) == back
-    assert why_not(BOBS, now, admin_ssh=True) is None
-
-
-@pytest.mark.parametrize(
-    ("now", "words"),
-    [(Standing(made=None), "gone"), (Standing(made="2027", shared=GPU), "another has the name")],
-)
-def test_whoever_is_gone_holds_nothing(now: Standing, words: str) -> None:
-    assert words in str(why_not(BOBS, now, admin_ssh=True))
-
-
-def test_what_is_closed_already_is_not_taken_back_again() -> None:
-    closed = Revocations(shares={"bob": dict.fromkeys(GPU, 1)})
-    assert taken_back(BOBS, Standing(made="2026", shared=frozenset()), closed) == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("admin", "admin_ssh", "stays"), [(True, True, True), (False, True, False), (True, False, False)]
-)
-def test_only_a_certificate_that_was_given_to_an_administrator_rests_on_that(
-    admin: bool, admin_ssh: bool, stays: bool
-) -> None:
-    record = replace(BOBS, how="page as admin")
-    now = Standing(made="2026", admin=admin, shared=GPU)
-    assert (why_not(record, now, admin_ssh=admin_ssh) is None) == stays
-    assert taken_back(record, replace(now, shared=frozenset()), Revocations()) == frozenset()
