@@ -47,7 +47,13 @@ async def get_known_hosts(services: Injected) -> str:
     return known_hosts(settings.bastion, settings.zone, services.signer.public.host)
 
 
-@router.get("/ssh_config", tags=["trust"], summary="Settings for SSH clients", response_class=PlainTextResponse)
+@router.get(
+    "/ssh_config",
+    tags=["trust"],
+    summary="Settings for SSH clients",
+    response_class=PlainTextResponse,
+    responses={400: {"content": {"application/json": {}}, "description": "That is no name; the sentence says why."}},
+)
 async def get_ssh_config(services: Injected, asked: Annotated[ConfigAsked, Query()]) -> str:
     """A file to `Include` in `~/.ssh/config`."""
     settings = services.settings
