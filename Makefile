@@ -13,7 +13,7 @@ SETUP := deploy/dev/environment
 export HUB6_BIN ?= $(CURDIR)/.venv/hub/bin
 export HUB55_BIN ?= $(CURDIR)/.venv/hub55/bin
 
-.PHONY: help demo test soak bench check format lock hubs openssh clients chromium screenshots clean
+.PHONY: help demo test test-again coverage soak bench check format lock hubs openssh clients chromium screenshots kube-tools clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ ifdef TEST_ARGS
 else
 	@deploy/dev/tests $(DEV)/bin/python
 endif
+
+coverage: check openssh clients chromium hubs ## The same tests, and what of the code they ran
+	@deploy/dev/tests $(DEV)/bin/python --cov
 
 test-again: hubs ## Those tests that failed the last time, alone
 	@deploy/dev/tests $(DEV)/bin/python --again
