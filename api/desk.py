@@ -160,20 +160,22 @@ async def revoke(
     *,
     anybodys: bool,
     peer: str | None,
+    route: str,
     why: str | None = None,
     of_key: str | None = None,
 ) -> Refusal | None:
     """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
 
     Those that were renewed from it go with it: somebody who stole the key may have been the one who renewed it.
-    `anybodys`: an admin may revoke what belongs to others. `why` is for the audit log. `of_key`: who asks has proven to
-    hold the key of that fingerprint, and nothing more, so other keys' certificates are not theirs to take away.
+    `anybodys`: an admin may revoke what belongs to others. `route` and `why` are for the audit log. `of_key`: who asks
+    has proven to hold the key of that fingerprint, and nothing more, so other keys' certificates are not theirs to
+    take away.
     """
     record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
     if record is None or record.kind != "user" or not (anybodys or record.user == by):
-        return _not_revoked(services, _NOT_THERE, peer)
+        return _not_revoked(services, _NOT_THERE, route, peer)
     if of_key is not None and record.fingerprint != of_key:
-        return _not_revoked(services, _NOT_THIS_KEY, peer)
+        return _not_revoked(services, _NOT_THIS_KEY, route, peer)
     why = why or ("by its owner" if record.user == by else "by an administrator")
     if record.serial not in services.store.snapshot.revocations.serials:
         await issue.revoke_serial(services, record.serial, by, why, peer)
@@ -244,8 +246,8 @@ async def _get(
     return Issued(signed, key, tuple(parse_principal(principal) for principal in signed.principals))
 
 
-def _not_revoked(services: Services, refusal: Refusal, peer: str | None) -> Refusal:
-    services.audit(RequestRefused(route="/certificates", reason=refusal.reason, peer=peer))
+def _not_revoked(services: Services, refusal: Refusal, route: str, peer: str | None) -> Refusal:
+    services.audit(RequestRefused(route=route, reason=refusal.reason, peer=peer))
     return refusal
 
 

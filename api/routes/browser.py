@@ -125,7 +125,8 @@ async def revoke_form(serial: str, request: Request, services: Injected, front: 
     """The button in the list of one's certificates."""
     session = session_of(request, front)
     await form_of(request, services, front, session)
-    refusal = await desk.revoke(services, serial, session.user, anybodys=False, peer=asked_from(request, services))
+    peer = asked_from(request, services)
+    refusal = await desk.revoke(services, serial, session.user, anybodys=False, peer=peer, route="/certificates")
     if refusal is not None:
         raise Refused(refusal)
     return RedirectResponse(f"{front.pages.site}/?done=revoked", 303)

@@ -178,7 +178,9 @@ async def revoke(
         anybodys = await desk.still_admin(services, who)
     of_key = who.key.fingerprint if isinstance(who, Holder) else None
     peer = _peer(request, services)
-    refusal = await desk.revoke(services, serial, who.user, anybodys=anybodys, peer=peer, of_key=of_key)
+    refusal = await desk.revoke(
+        services, serial, who.user, anybodys=anybodys, peer=peer, route="/certificates", of_key=of_key
+    )
     if refusal is not None:
         raise Refused(refusal)
     return Response(status_code=204)

@@ -86,7 +86,13 @@ async def create(
 async def _revoke(services: Services, wanted: RevocationWanted, who: Revoker) -> Refusal | None:
     if wanted.serial is not None:
         return await desk.revoke(
-            services, wanted.serial, who.user, anybodys=who.anybodys, peer=who.peer, why=wanted.why
+            services,
+            wanted.serial,
+            who.user,
+            anybodys=who.anybodys,
+            peer=who.peer,
+            route="/revocations",
+            why=wanted.why,
         )
     what = read_user(wanted.user) if wanted.user is not None else read_server(wanted.server or "", who.user)
     return what if isinstance(what, Refusal) else await revoke(services, what, who, wanted.why)

@@ -214,7 +214,7 @@ class PodDirectory(LookUp):
         if isinstance(judged, Unusable):
             mirror.unusable[uid] = judged
             if judged != before and judged.why not in USUAL:
-                _log.error("%s: the pod with uid %s is not offered: %s", mirror.where, uid, judged.why)
+                _log.error("%s: the pod with uid %a is not offered: %s", mirror.where, uid, judged.why)
         elif isinstance(judged, Pod) and (judged.ready or old is not None):
             mirror.pods[uid] = judged
             changes += self._table.put(judged)
