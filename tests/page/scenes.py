@@ -21,7 +21,12 @@ NAMES = (
     "welcome", "home", "problem", "failed", "certificate", "stop", "activate", "approve-typed", "approve-ssh",
     "approve-anothers", "approve", "activated", "error", "logged-out",
 )  # fmt: skip
-SETTINGS = {"SSH_API_SERVERS_START": "true", "SSH_API_LISTEN_TRUSTED_PROXIES": "127.0.0.1"}
+SETTINGS = {
+    "SSH_API_SERVERS_START": "true",
+    # Whoever says that they come from elsewhere is believed here. So there is a port for notebook servers alone.
+    "SSH_API_LISTEN_TRUSTED_PROXIES": "127.0.0.1",
+    "SSH_API_LISTEN_POD_PORT": "0",
+}
 ELSEWHERE = {"X-Forwarded-For": "203.0.113.9"}
 
 
