@@ -60,7 +60,9 @@ class Bench:
         async def lists(seen: Pod, shown: object) -> bool:
             return self.lists
 
-        authenticator = SimpleNamespace(lists=lists, still_valid=lambda _: None, expired=lambda _: None)
+        authenticator = SimpleNamespace(
+            lists=lists, still_valid=lambda _: None, expired=lambda _: None, may_jump_into=lambda *_: None
+        )
         parts = {"authenticator": authenticator, "directory": self.table, "registry": self.registry}
         rest = {"reach": self.reach, "note": lambda _: None, "wall": lambda: 0.0, "zone": lambda: "hub"}
         return cast("House", SimpleNamespace(**{"browser": None, "cut_at_expiry": False, **parts, **rest, **more}))
@@ -87,7 +89,7 @@ async def test_a_tunnel_whose_client_left_while_its_pod_was_looked_at_is_not_reg
         assert isinstance(tunnel, Tunnel)
         assert tunnel.prepare is not None
         preparing = asyncio.create_task(tunnel.prepare(Link()))
-        await bench.reach.asked.wait()
+        await asyncio.wait_for(bench.reach.asked.wait(), 20)
         tunnel.ended()
         bench.reach.released.set()
         assert isinstance(await preparing, Refusal)
