@@ -113,9 +113,10 @@ class Transactions:
         """The open database; opened anew when there is none, when its file went, or when it knows less than we do."""
         database = self._database
         if database is not None and database.is_in_place():
+            mark = self._mark  # before it is read: what is committed meanwhile is not missing in what was read
             async with database.engine.connect() as connection:
                 meta = await read_meta(connection)
-            if meta is not None and meta.high_water >= self._mark:
+            if meta is not None and meta.high_water >= mark:
                 return database
         if database is not None:
             log.error("database_lost", note="nothing that was issued before now counts any more")

@@ -11,11 +11,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import event, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import Pool
 
-from api import listings
+from api import listings, transactions
+from api.database import Meta, read_meta
 from api.errors import StoreUnavailable
 from api.statements import REVOCATION_HORIZON_MS
 from api.store import KEEP_MS, CertificateRecord, Enrolment, Store
@@ -64,6 +66,22 @@ def checkpoint(file: Path) -> None:
 
 def enrolment(instance: Instance = ALICE, host_key: PublicKey | None = None, port: int = 40222) -> Enrolment:
     return Enrolment(instance, host_key or key(), "127.0.0.1", port, 40080, "jovyan", enrolled_at=NOW)
+
+
+async def test_what_is_committed_while_the_mark_is_read_is_no_loss(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else everybody is refused for a moment, and operators read of a loss that there was not."""
+
+    async def read_then_written(connection: AsyncConnection) -> Meta | None:
+        meta = await read_meta(connection)
+        await store.record(record())
+        return meta
+
+    monkeypatch.setattr(transactions, "read_meta", read_then_written)
+    with structlog.testing.capture_logs() as lines:
+        await store.refresh(NOW)
+    assert "database_lost" not in {line["event"] for line in lines}
 
 
 async def test_a_new_database_counts_nothing_that_was_issued_before(store: Store) -> None:
