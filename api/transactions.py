@@ -6,8 +6,8 @@ fails in a database that knows less than we do, which is then repaired by the ne
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import structlog
@@ -55,12 +55,9 @@ class Transactions:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection to read with. Raises `StoreUnavailable`, also for what goes wrong inside."""
         database = self._opened()
-        try:
+        with _outages_said():
             async with database.engine.connect() as connection:
                 yield connection
-        except OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(UNUSABLE) from None
 
     @asynccontextmanager
     async def noting(self) -> AsyncIterator[AsyncConnection]:
@@ -70,14 +67,10 @@ class Transactions:
         one that writes, with its condition in it. Raises `StoreUnavailable`, also for what goes wrong inside.
         """
         database = self._opened()
-        try:
+        with _outages_said():
             async with database.engine.begin() as connection:
                 yield connection
-        except OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(UNUSABLE) from None
-        if not database.is_in_place() or database is not self._database:
-            raise StoreUnavailable(UNUSABLE)
+        self._check_place(database)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
@@ -90,24 +83,24 @@ class Transactions:
             .values(high_water=table.c.high_water + 1)
             .returning(table.c.high_water)
         )
-        try:
+        with _outages_said():
             async with database.engine.begin() as connection:
                 mark = (await connection.execute(raise_mark)).scalar_one_or_none()
                 if mark is None:
                     raise StoreUnavailable(UNUSABLE)
                 yield connection
-        except OUTAGES as error:
-            _warn(error)
-            raise StoreUnavailable(UNUSABLE) from None
-        if not database.is_in_place() or database is not self._database:
-            # It was committed to a file that is no longer the database.
-            raise StoreUnavailable(UNUSABLE)
+        self._check_place(database)
         self._mark = max(self._mark, int(mark))
 
     def _opened(self) -> Database:
         if self._database is None or not self._database.is_in_place():
             raise StoreUnavailable(UNUSABLE)
         return self._database
+
+    def _check_place(self, database: Database) -> None:
+        """What was committed to a file that is no longer the database is lost. Raises `StoreUnavailable`."""
+        if not database.is_in_place() or database is not self._database:
+            raise StoreUnavailable(UNUSABLE)
 
     async def usable(self, now_ms: int) -> Database:
         """The open database; opened anew when there is none, when its file went, or when it knows less than we do."""
@@ -140,6 +133,16 @@ class Transactions:
         if database is not None:
             await database.abandon()
         return StoreUnavailable(UNUSABLE)
+
+
+@contextmanager
+def _outages_said() -> Iterator[None]:
+    """Whatever goes wrong with the database in here is logged, and raised as `StoreUnavailable`."""
+    try:
+        yield
+    except OUTAGES as error:
+        _warn(error)
+        raise StoreUnavailable(UNUSABLE) from None
 
 
 def _warn(error: BaseException) -> None:
