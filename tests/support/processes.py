@@ -44,16 +44,35 @@ def marked(variable: str, value: str) -> list[int]:
     return found
 
 
+def _life(pid: int) -> str | None:
+    """When the process with this number began, in ticks since boot: two lives of one number differ. None: none runs.
+
+    A process that is about to end has no environment any more but still runs for a moment, so this is what tells.
+    """
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else rest[18]
+
+
 def end_marked(variable: str, value: str, grace: float = 10.0) -> None:
     """SIGTERM to all of them, SIGKILL to those that are there after `grace` seconds; returns when none is left."""
+    lives: dict[int, str] = {}
     for by, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
-        for pid in marked(variable, value):
-            with suppress(ProcessLookupError):
-                os.kill(pid, by)
+        signalled: set[int] = set()
         end = time.monotonic() + seconds
-        while marked(variable, value):
+        while True:
+            for pid in marked(variable, value):
+                if (life := _life(pid)) is not None:
+                    lives[pid] = life
+            lives = {pid: life for pid, life in lives.items() if _life(pid) == life}
+            for pid in lives.keys() - signalled:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, by)
+            signalled |= lives.keys()
+            if not lives:
+                return
             if time.monotonic() > end:
                 break
             time.sleep(0.02)
-        else:
-            return
