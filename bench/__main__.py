@@ -16,7 +16,7 @@ from pathlib import Path
 
 import asyncssh
 
-from bench.machine import describe
+from bench.machine import CpuTime, describe
 from bench.parts import PARTS
 from bench.plot import svg
 from bench.processes import CommandFailed, Cores
@@ -40,6 +40,7 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(unknown)}")
     complete = set(parts) == set(PARTS) and not asked.quick and not asked.dry
     _raise_file_limit()
+    began = CpuTime.now()
     cores = Cores.divide()
     os.sched_setaffinity(0, cores.others)
     # Short, since sockets of OpenSSH lie in it.
@@ -52,7 +53,7 @@ def main() -> int:
     print(measured)
     if complete and not failed:
         try:
-            _write(measured, results)
+            _write(measured, results, CpuTime.now().stolen_since(began))
         except MarkersMissing as error:
             print(f"bench: {DOCUMENT.name} is not written: {error}", file=sys.stderr)
             return 1
@@ -83,9 +84,9 @@ def _last_words(stage: Stage) -> str:
     return "\n" + log.read_text(errors="replace")[-2000:] if log.exists() else ""
 
 
-def _write(measured: str, results: Sequence[Result]) -> None:
+def _write(measured: str, results: Sequence[Result], taken: float) -> None:
     day = datetime.now(UTC).date().isoformat()
-    head = f"Measured on {day}, in one run, on this machine:\n\n{describe()}\n\n"
+    head = f"Measured on {day}, in one run, on this machine:\n\n{describe(taken)}\n\n"
     picture = "![Bars of the medians with their spreads](images/performance.svg)\n\n"
     DOCUMENT.write_text(splice(DOCUMENT.read_text("utf-8"), head + picture + measured), "utf-8")
     PLOT.write_text(svg([panel for result in results for panel in result.panels]), "utf-8")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from bench.stage import ROOT, Route, Stage
 ANSWER_BYTES = 64 << 20
 IDLE = "exec sleep 86400"
 """What runs in the pod's terminal: the terminal itself echoes."""
+_URGENT = -15
+"""A stopwatch that waits for its core measures its own wait: it goes before what it shares the core with, if it may."""
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ async def crew(stage: Stage, route: Route, people: int) -> AsyncIterator[Crew]:
     log = stage.folder / "load.log"
     with log.open("ab") as errors:
         async with running(command, stdin=PIPE, stdout=PIPE, stderr=errors, cwd=ROOT, limit=ANSWER_BYTES) as process:
+            with suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, process.pid, _URGENT)
             if process.stdin is not None:
                 process.stdin.write(json.dumps(ways[route] | about).encode() + b"\n")
             yield Crew(process)

@@ -1,18 +1,22 @@
 """Why: figures belong to a machine. What is said of it names no host, no user and no path."""
 
+from __future__ import annotations
+
 import os
 import platform
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 
-def describe() -> str:
-    """CPU, kernel and versions, as lines of Markdown."""
+def describe(taken: float) -> str:
+    """CPU, kernel and versions, as lines of Markdown. `taken`: share of CPU time that others on its host had."""
     lines = [
         f"- CPU: {_cpu_model()}, {os.cpu_count()} cores visible",
+        f"- CPU time that its host gave to others meanwhile: {taken:.1%}",
         f"- memory: {_memory_gib():.0f} GiB",
         f"- kernel: {platform.system()} {platform.release()}",
         f"- OpenSSH (clients, pods and the jump host): {_openssh()}",
@@ -21,6 +25,24 @@ def describe() -> str:
     if rsync := _first_line(["rsync", "--version"]):
         lines.append(f"- {re.sub(r' +', ' ', rsync)}")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """CPU time of the machine since it started, in the kernel's ticks."""
+
+    stolen: int
+    whole: int
+
+    @classmethod
+    def now(cls) -> CpuTime:
+        """As the kernel counts it (proc(5), `/proc/stat`); guests' time is in that of users already."""
+        fields = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+        return cls(fields[7], sum(fields))
+
+    def stolen_since(self, earlier: CpuTime) -> float:
+        """The share that the host gave to others."""
+        return (self.stolen - earlier.stolen) / max(1, self.whole - earlier.whole)
 
 
 def _cpu_model() -> str:

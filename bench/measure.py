@@ -40,6 +40,15 @@ def cpu_seconds(pid: int) -> float:
     return total / _TICK
 
 
+def waited_seconds(pid: int) -> float:
+    """How long the threads of a process were ready to run and had no core, in all (the kernel's run delay).
+
+    Raises `OSError` where the kernel does not count it.
+    """
+    tasks = _read(Path(f"/proc/{pid}/task"))
+    return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+
+
 def pss_bytes(pid: int) -> int:
     """Memory of a family, shared pages counted by their share (the kernel's PSS)."""
     total = 0

@@ -6,13 +6,14 @@ At each size: memory while nothing happens, then keystrokes on all sessions, the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from bench.crew import Crew, crew
 from bench.figures import Spread, at_most, percentile, ratios, spread
-from bench.measure import pss_bytes
+from bench.measure import pss_bytes, waited_seconds
 from bench.processes import running
 from bench.scale import Scale
 from bench.stage import Route, Stage
@@ -37,6 +38,8 @@ class _Seen:
     busy: list[float] = field(default_factory=list)
     """the same while four copies run"""
     busy_half: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
+    """percent of that time for which the load generator was ready, but had no core"""
     failed: int = 0
 
 
@@ -73,7 +76,9 @@ async def _type(stage: Stage, scale: Scale, route: Route, size: int, load: Crew,
         seen.quiet.append(percentile(answer["seconds"], 0.99) * 1e3)
     async with copies(stage, route):
         for _ in range(scale.rounds):
+            began, waited = time.monotonic(), waited_seconds(load.process.pid)
             answer = await load.ask(do="type", seconds=scale.typing, rate=rate)
+            seen.waited.append(100 * (waited_seconds(load.process.pid) - waited) / (time.monotonic() - began))
             seen.failed += answer["failed"] + answer["lost"]
             seen.busy.append(percentile(answer["seconds"], 0.99) * 1e3)
             seen.busy_half.append(percentile(answer["seconds"], 0.5) * 1e3)
@@ -121,6 +126,10 @@ def _result(seen: dict[tuple[int, Route], _Seen], scale: Scale) -> Result:
         )
         ours, theirs = seen[size, one].busy_half, seen[size, other].busy_half
         rows.append(Row("the same, p50", "ms", spread(ours), spread(theirs), ratios(ours, theirs)))
+        ours, theirs = seen[size, one].waited, seen[size, other].waited
+        rows.append(
+            Row("the load generator meanwhile ready, but without a core", "% of the time", spread(ours), spread(theirs))
+        )
     failed = spread([float(seen[last, one].failed)])
     theirs_failed = spread([float(seen[last, other].failed)])
     rows.append(
@@ -138,7 +147,8 @@ def _result(seen: dict[tuple[int, Route], _Seen], scale: Scale) -> Result:
         "Every session is a connection of its own with a terminal, of one user each, made and typed on by one asyncssh "
         f"process; each session types about every {_EACH:g} s (small crowds more often, {_LEAST_RATE:g} keystrokes a "
         "second in all). The four copies are OpenSSH's clients. Load generator, clients and pods share the other "
-        "cores, so what they wait for each other is in the echo too, on both routes."
+        "cores, the load generator before the others where the system lets it; what they wait for each other is in the "
+        "echo too, on both routes."
     )
     return Result("Many sessions", tuple(rows), _panels(seen, scale), text)
 
