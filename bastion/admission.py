@@ -253,6 +253,8 @@ def _running_one(server: Server, presented: Presented, running: Runs) -> Instanc
     if found is None:
         return stopped(server)
     if not found.is_run_of(presented.instances, issued_ms(presented.serial)):
+        if all(found.instance.id < one.id for one in presented.instances if one.server == server):
+            return not_ready(server)  # the certificate knows of a later start than this bastion
         return Refusal(
             Reason.SERVER_RESTARTED,
             f"Your server {server} was restarted since your certificate was made. Log in again for a new one.",

@@ -15,14 +15,16 @@ from bastion.doorbell import Doorbell
 from bastion.interactive import BrowserLogins
 from bastion.relay.front import ClientLink, Verdict
 from ca import audit
-from ca.certificate import is_certificate
+from ca.certificate import decode, is_certificate
 from ca.errors import Reason, Refusal
+from ca.revocation import issued_ms
 
 SETTLE_SECONDS = 5.0
-"""How long the news of a server that has just started may take to come here."""
+"""How long the news of a server that has just started may take to come here. So long after it was made, a certificate
+may know of a start that was not heard of here: a script asks for one and calls ssh in the same second."""
 
 _LOOK_AGAIN_SECONDS = 0.25
-_MAY_SETTLE = frozenset({Reason.SERVER_STOPPED, Reason.SERVER_RESTARTED, Reason.UNAVAILABLE})
+_MAY_SETTLE = frozenset({Reason.SERVER_STOPPED, Reason.UNAVAILABLE})
 
 
 class Arrival:
@@ -56,7 +58,7 @@ class Arrival:
     async def prove(self, login: str, blob: bytes) -> Verdict:
         """Judge a proven key."""
         self._proven = None
-        judged = await self._authenticator.judge(login, blob, self._peer)
+        judged = await self._judge_settled(login, blob, held=False)
         if judged is None:
             self._turn_away(login, blob)
             return Verdict(False)
@@ -86,26 +88,31 @@ class Arrival:
         if isinstance(outcome, Refusal):
             self._refuse_interactive(login, outcome.reason)
             return outcome
-        judged = await self._judge_new(login, outcome)
+        judged = await self._judge_settled(login, outcome, held=True) or _not_known_yet()
         if isinstance(judged, Refusal):
             self._refuse_interactive(login, judged.reason, outcome)
             return judged
         self._proven = (login, outcome, replace(judged, how=How.INTERACTIVE))
         return outcome
 
-    async def _judge_new(self, login: str, blob: bytes) -> Admission | Refusal:
-        """Judge a certificate that was made this moment. Its maker may know of a start that was not heard of here
-        yet, so a server that does not run gets a moment to do so."""
-        end = asyncio.get_running_loop().time() + SETTLE_SECONDS
+    async def _judge_settled(self, login: str, blob: bytes, *, held: bool) -> Admission | Refusal | None:
+        """Judge, and where a certificate is newer than what is known here may be, give its server a moment to run."""
+        loop = asyncio.get_running_loop()
+        end: float | None = None
         while True:
-            judged = await self._authenticator.judge(login, blob, self._peer, held=True)
-            if judged is None:
-                return _not_known_yet()
-            if not isinstance(judged, Refusal) or judged.reason not in _MAY_SETTLE:
+            judged = await self._authenticator.judge(login, blob, self._peer, held=held)
+            if not isinstance(judged, Refusal) or judged.reason not in _MAY_SETTLE or not is_certificate(blob):
                 return judged
-            if asyncio.get_running_loop().time() >= end:
+            if end is None:
+                end = loop.time() + self._settles_in(blob)
+            if loop.time() >= end:
                 return judged
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _settles_in(self, blob: bytes) -> float:
+        """Seconds until a genuine certificate is no longer newer than what is known here may be."""
+        age = self._authenticator.wall() - issued_ms(decode(blob).serial) / 1000
+        return min(max(SETTLE_SECONDS - age, 0.0), SETTLE_SECONDS)
 
     @property
     def waits_seconds(self) -> float:

@@ -179,6 +179,17 @@ async def test_whoever_proves_a_certificate_that_opens_nothing_is_told_and_does_
         assert line["reason"] == "server_restarted"
 
 
+async def test_a_new_certificate_for_a_server_that_does_not_come_up_is_told_so_after_a_moment(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        key = here.site.key("alice")
+        here.site.api.change(version="later", enrolled=[])
+        await here.site.until_metric("servers", lambda value: value == 0)
+        status, _, errors = await (await here.ssh("true", more=[f"IdentityFile={key}"])).ends()
+        assert status == 255
+        assert b"is not running with SSH" in errors
+        assert [line["reason"] for line in here.site.audit("connection_refused")] == ["server_stopped"]
+
+
 async def test_nobody_who_decides_in_time(tmp_path: Path) -> None:
     async with place(tmp_path, LOGIN_INTERACTIVE_SECONDS="1") as here:
         status, _, errors = await (await here.ssh("true")).ends()

@@ -185,6 +185,12 @@ class Laptop:
         """Plain ssh, as anybody types it."""
         return self.run("ssh", host, *command)
 
+    def says(self, host: str, *command: str) -> str:
+        """What a command says that plain ssh runs there; it must succeed."""
+        done = self.ssh(host, *command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Another client of OpenSSH, or one that calls ssh."""
         return subprocess.run(

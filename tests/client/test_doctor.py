@@ -64,7 +64,7 @@ async def test_the_hub_is_away(own_alice: Laptop) -> None:
     found = alice.wrong()
     assert found["what"] == "JupyterHub"
     assert found["cure"] == "wait a minute and try again"
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"  # what runs can be entered all the same
+    assert alice.says("alice.hub", "echo in") == "in\n"  # what runs can be entered all the same
 
 
 async def test_the_bastion_is_away(own_alice: Laptop) -> None:
@@ -129,7 +129,7 @@ async def test_a_wrong_host_key(alice: Laptop) -> None:
     assert "do not connect" in found["cure"]
     await alice.logged_in()
     assert known.read_text() == line
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
 
 
 async def test_the_configuration(alice: Laptop) -> None:
@@ -202,7 +202,7 @@ async def test_what_is_not_permitted_is_a_note_and_no_fault(own_system_without_f
     found = alice.told("doctor")["findings"][-1]
     assert found["state"] == "note"
     assert found["said"] == "not permitted to you: forwarding with -R, X11 forwarding"
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"  # by itself not end to end, which would be closed
+    assert alice.says("alice.hub", "echo in") == "in\n"  # by itself not end to end, which would be closed
     refused = alice.hubssh("start", "gpu")
     assert "This site does not let SSH clients start servers: start it in JupyterHub (http://" in refused.stderr
     assert "switched off" in alice.hubssh("stop").stderr

@@ -158,7 +158,7 @@ async def test_hubssh_as_the_site_serves_it_needs_no_installation(alice: Laptop,
     program.unlink()  # ssh does not need the download any more
     alice.half_over()
     before = alice.certificate.read_text()
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
     assert alice.certificate.read_text() != before
 
 

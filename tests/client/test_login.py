@@ -24,7 +24,7 @@ async def test_after_one_click_plain_ssh_reaches_every_server_by_name(alice: Lap
     for host in ("alice.hub", "gpu.hub", "alice+gpu.hub"):
         entered = alice.ssh(host, "echo in as $JUPYTERHUB_SERVER_NAME")
         assert (entered.returncode, entered.stderr) == (0, ""), entered.stderr
-    assert alice.ssh("gpu.hub", "echo $JUPYTERHUB_SERVER_NAME").stdout == "gpu\n"
+    assert alice.says("gpu.hub", "echo $JUPYTERHUB_SERVER_NAME") == "gpu\n"
 
 
 async def test_in_ones_own_home_nothing_has_to_be_told(alice: Laptop) -> None:
@@ -39,7 +39,7 @@ async def test_in_ones_own_home_nothing_has_to_be_told(alice: Laptop) -> None:
     assert (entered.stdout, entered.stderr) == ("in\n", "")
     alice.half_over()
     before = alice.certificate.read_text()
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
     assert alice.certificate.read_text() != before
     assert alice.hubssh("doctor").returncode == 0
     await alice.system.hub.stop_server("alice", "gpu")
@@ -69,7 +69,7 @@ async def test_scp_sftp_and_git_find_the_server_too(alice: Laptop) -> None:
     file = alice.folder / "data.txt"
     file.write_text("seven\n")
     assert alice.run("scp", str(file), "alice.hub:data.txt").returncode == 0
-    assert alice.ssh("alice.hub", "cat data.txt").stdout == "seven\n"
+    assert alice.says("alice.hub", "cat data.txt") == "seven\n"
     assert alice.run("scp", "alice.hub:data.txt", str(alice.folder / "back.txt")).returncode == 0
     assert (alice.folder / "back.txt").read_text() == "seven\n"
     assert alice.ssh("alice.hub", "git init -q --bare work.git").returncode == 0
@@ -87,8 +87,8 @@ async def test_scp_sftp_and_git_find_the_server_too(alice: Laptop) -> None:
 async def test_direct_mode_needs_no_jump_host(alice: Laptop) -> None:
     await alice.runs("direct")
     await alice.logged_in("--mode", "direct")
-    assert alice.ssh("direct.hub", "echo in").stdout == "in\n"
-    assert alice.ssh("alice+direct.hub", "echo in").stdout == "in\n"
+    assert alice.says("direct.hub", "echo in") == "in\n"
+    assert alice.says("alice+direct.hub", "echo in") == "in\n"
     assert "ProxyJump" not in (alice.ssh_folder / "hubssh" / "config").read_text()
     await alice.logged_in("--mode", "auto")
     assert "ProxyJump" in (alice.ssh_folder / "hubssh" / "config").read_text()
@@ -100,7 +100,7 @@ async def test_with_an_agent_key_and_certificate_are_in_it_for_their_time(alice:
         await alice.logged_in()
         held = subprocess.run(["ssh-add", "-l"], env=alice.environment(), capture_output=True, text=True, check=True)
         assert "(ED25519-CERT)" in held.stdout
-        assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+        assert alice.says("alice.hub", "echo in") == "in\n"
         await alice.logged_in()
         again = subprocess.run(["ssh-add", "-l"], env=alice.environment(), capture_output=True, text=True, check=True)
         assert len(again.stdout.splitlines()) == 2  # the key and its newest certificate
@@ -127,7 +127,7 @@ async def test_ones_own_key_gets_the_certificate_and_nothing_is_put_beside_it(al
     key = alice.folder / f"my {kind} key"
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
     await alice.logged_in("--key", str(key))
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
     assert sorted(path.name for path in alice.folder.glob("my*")) == [key.name, f"{key.name}.pub"]
     alice.half_over()
     assert alice.told("renew")["certificate"]["valid"]
@@ -144,7 +144,7 @@ async def test_a_key_that_only_an_agent_holds_does_as_well(alice: Laptop) -> Non
         key.unlink()
         Path(f"{key}.pub").unlink()
         await alice.logged_in("--key", "agent:yubi")
-        assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+        assert alice.says("alice.hub", "echo in") == "in\n"
         assert alice.told("renew")["user"] == "alice"
         missing = alice.hubssh("login", alice.system.url, "--key", "agent:nobody", "--no-browser")
         assert missing.returncode == 1
@@ -161,7 +161,7 @@ async def test_no_in_the_browser_is_no(alice: Laptop) -> None:
     before = alice.certificate.read_text()
     await alice.login(then="deny")
     assert alice.certificate.read_text() == before
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
 
 
 async def test_another_user_s_approval_is_given_back_unless_it_is_meant(alice: Laptop) -> None:
@@ -177,7 +177,7 @@ async def test_another_user_s_approval_is_given_back_unless_it_is_meant(alice: L
     assert issued["serial"] in [one.get("serial") for one in alice.system.audit("api", "revoked")]
     done = await alice.login("--other-user", by="bob")
     assert done.returncode == 0, done.stderr
-    assert alice.ssh("bob.hub", "echo in").stdout == "in\n"
+    assert alice.says("bob.hub", "echo in") == "in\n"
 
 
 async def test_a_server_is_started_and_entered_with_one_click(system: System, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_server_is_started_and_entered_with_one_click(system: System, tm
     await system.hub.stop_server("alice", "first")
     done = await alice.login("first", command="start")
     assert done.returncode == 0, done.stderr
-    assert alice.ssh("first.hub", "echo in").stdout == "in\n"
+    assert alice.says("first.hub", "echo in") == "in\n"
 
 
 async def test_the_very_first_login_may_start_the_server(system: System, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ async def test_the_very_first_login_may_start_the_server(system: System, tmp_pat
         await system.hub.stop_server("bob")
     done = await bob.login("--start")
     assert done.returncode == 0, done.stderr
-    assert bob.ssh("bob.hub", "echo in").stdout == "in\n"
+    assert bob.says("bob.hub", "echo in") == "in\n"
 
 
 async def test_a_server_that_is_started_meanwhile_is_in_the_certificate(system: System, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ async def test_a_server_that_is_started_meanwhile_is_in_the_certificate(system: 
         await system.hub.stop_server("bob")
     done = await bob.login(then="approve once a server runs")
     assert done.returncode == 0, done.stderr
-    assert bob.ssh("bob.hub", "echo in").stdout == "in\n"
+    assert bob.says("bob.hub", "echo in") == "in\n"
 
 
 async def test_logging_out_revokes_and_leaves_nothing(alice: Laptop) -> None:

@@ -40,7 +40,7 @@ async def test_when_half_of_its_life_is_over_ssh_has_it_renewed_without_a_word(a
     done = alice.ssh("alice.hub", "echo in")
     assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
     assert alice.certificate.read_text() != before
-    assert alice.ssh("alice.hub", "echo in").stdout == "in\n"
+    assert alice.says("alice.hub", "echo in") == "in\n"
 
 
 async def test_many_that_start_together_renew_once(alice: Laptop) -> None:
@@ -69,7 +69,7 @@ async def test_a_restarted_server_is_told_and_nothing_hangs(alice: Laptop) -> No
         "cure": "hubssh login",
     }
     await alice.logged_in()
-    assert alice.ssh("again.hub", "echo in").stdout == "in\n"
+    assert alice.says("again.hub", "echo in") == "in\n"
 
 
 async def test_a_certificate_that_only_names_stopped_servers_says_what_to_start(alice: Laptop) -> None:
