@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from api.edge import Edge, problem
-from api.errors import Refused, TokenRefused, Unavailable, status_of
+from api.errors import Refused, StoreUnavailable, TokenRefused, Unavailable, status_of
 from api.forwarded import Forwarded
 from api.front import Front
 from api.routes import held, internal, operate, pods, reports
@@ -134,7 +134,10 @@ async def _on_token_refused(_request: Request, error: Exception) -> Response:
 
 async def _on_unavailable(_request: Request, error: Exception) -> Response:
     code = error.code if isinstance(error, Unavailable) else "unavailable"
-    return problem(503, code, str(error), {"Retry-After": str(RETRY_SECONDS)})
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(error, StoreUnavailable):
+        headers["Connection"] = "close"  # the next try may reach a replica that can read the database
+    return problem(503, code, str(error), headers)
 
 
 async def _on_malformed(_request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
 from api.krl import KrlDesk
+from api.lines import POLLERS, Line
 from api.metrics import Metrics
 from api.pace import Pace
 from api.quiet import Quiet
@@ -105,6 +106,7 @@ async def open_services(settings: Settings, audit: TextIO, clock: Clock = time.t
             sightings=Sightings(store),
             activity=Activity(hub, roster, on=settings.hub.activity),
             strangers=Strangers(asked_by_strangers, clock),
+            pollers=Line(POLLERS, "logins"),
             quiet=Quiet(lambda event: audit_log.write(event, clock()), clock),
             audit_log=audit_log,
             metrics=metrics,

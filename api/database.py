@@ -6,10 +6,12 @@ A database that is new, or that knows less than was once written, gets a new epo
 watermark: nothing issued before this moment counts any more.
 """
 
+import asyncio
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from api import tables
 
 _BUSY_MS = 3000
+_PATIENCE = {"timeout": 5, "command_timeout": 5}
+"""Seconds for a connection to a database server, and for one statement. A network that swallows what is sent says
+nothing for a quarter of an hour, and what was revoked elsewhere meanwhile would not be known here."""
+_FAREWELL = 5.0
+_ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x6A685F62617374  # any number, the same in every replica
 
@@ -38,21 +45,42 @@ class Meta:
     high_water: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Database:
-    """One opened database. A file that is replaced under us makes another `Database`."""
+    """One opened database. A file that is replaced under us makes another `Database`.
+
+    `watch` has a connection that is nobody else's: the look at what changed waits for no request.
+    """
 
     engine: AsyncEngine = field(repr=False)
+    watch: AsyncEngine = field(repr=False)
     path: Path | None
     identity: Identity | None
+    lost: bool = False
+    """Whether it was found to know less than was promised. What is committed to it means nothing."""
+    _closed: bool = field(default=False, repr=False)
+
+    @asynccontextmanager
+    async def connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        """A connection of one of the two. One that comes back after `close` is closed as well."""
+        async with engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                if self._closed:
+                    await connection.invalidate()
 
     def is_in_place(self) -> bool:
         """Whether the file that was opened is still the file of that name. True for a database server."""
         return self.path is None or _identity(self.path) == self.identity
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+        """Close every connection. Farewells that nobody answers are not waited for."""
+        self._closed = True
+        for engine in (self.engine, self.watch):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await engine.dispose()
 
     async def abandon(self) -> None:
         """Close, because the file is not the one that was opened.
@@ -70,15 +98,21 @@ def connect(address: str) -> Database:
     """The database of a SQLAlchemy address; a SQLite file is made, with mode 0600. Raises `OSError`."""
     url = make_url(address)
     if url.get_backend_name() != "sqlite":
-        engine = create_async_engine(url, pool_pre_ping=True, pool_timeout=5, hide_parameters=True)
-        return Database(engine, None, None)
+        engine, watch = (
+            create_async_engine(
+                url, pool_pre_ping=True, pool_timeout=5, hide_parameters=True, connect_args=_PATIENCE, **size
+            )
+            for size in ({}, _ONE)
+        )
+        return Database(engine, watch, None, None)
     path = Path(url.database or "")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
     path.chmod(0o600)
-    engine = create_async_engine(url, pool_timeout=5, hide_parameters=True)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    return Database(engine, path, _identity(path))
+    engine, watch = (create_async_engine(url, pool_timeout=5, hide_parameters=True, **size) for size in ({}, _ONE))
+    for one in (engine, watch):
+        event.listen(one.sync_engine, "connect", _prepare_sqlite)
+    return Database(engine, watch, path, _identity(path))
 
 
 async def bring_up(database: Database, known: int, now_ms: int) -> Meta:

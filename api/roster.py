@@ -21,6 +21,7 @@ from api.errors import HubUnavailable, StoreUnavailable
 from api.hub import HubClient, Model
 from api.store import Enrolment, Store
 from api.told import enrolment_told, revocations_told
+from api.transactions import UNUSABLE
 from ca.claims import Running, running_servers
 from ca.errors import MalformedClaims
 from ca.limits import Capabilities
@@ -155,13 +156,16 @@ class Roster:
         return self._state
 
     async def wait(self, version: str, seconds: float) -> State:
-        """The state as soon as its version is not `version`, or after `seconds`. Raises `StoreUnavailable`."""
+        """The state as soon as its version is not `version`, or after `seconds`. Raises `StoreUnavailable`, also where
+        what others revoke would not be in it."""
         try:
             async with asyncio.timeout(seconds):
-                while self.state().version == version and not self._closed:
+                while self.state().version == version and not self._closed and not self._store.misses_others:
                     await self._changed.wait()
         except TimeoutError:
             pass
+        if self._store.misses_others:
+            raise StoreUnavailable(UNUSABLE)
         return self.state()
 
     async def publish(self) -> None:
@@ -185,6 +189,8 @@ class Roster:
         try:
             await self._store.refresh(int(self._clock() * 1000))
         except StoreUnavailable:
+            if self._store.misses_others:
+                self._wake()
             return
         await self.publish()
 

@@ -14,6 +14,7 @@ from api.hub import HubClient
 from api.hubservers import HubServers
 from api.keywatch import KeyWatch
 from api.krl import KrlDesk
+from api.lines import Line
 from api.metrics import Metrics
 from api.pace import Pace
 from api.quiet import Quiet
@@ -49,6 +50,7 @@ class Services:
     sightings: Sightings
     activity: Activity
     strangers: Strangers
+    pollers: Line
     quiet: Quiet
     audit_log: AuditLog
     metrics: Metrics

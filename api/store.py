@@ -9,6 +9,7 @@ is handed out: every method here either did its work or raises `StoreUnavailable
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -87,7 +88,7 @@ class Store(Transactions):
                 await self._prune(now_ms)
             except (*OUTAGES, StoreUnavailable) as error:
                 raise await self.out_of_order(error) from None
-            self._problem = None
+            self._problem, self._looked_at = None, time.monotonic()
             return snapshot
 
     async def seen(self, mark: int, now_ms: int) -> None:
@@ -203,7 +204,7 @@ class Store(Transactions):
             log.warning("store_not_reread")
 
     async def _read(self, database: Database, now_ms: int) -> Snapshot:
-        async with database.engine.connect() as connection:
+        async with database.watch.connect() as connection:
             meta = await read_meta(connection)
             if meta is None:
                 raise StoreUnavailable(UNUSABLE)
@@ -227,7 +228,7 @@ class Store(Transactions):
             return
         self._pruned_at = now_ms
         limit = now_ms - KEEP_MS
-        async with self.writing() as connection:
+        async with self.writing(by_the_watch=True) as connection:
             await connection.execute(
                 delete(tables.certificates).where(tables.certificates.c.valid_before < limit // 1000)
             )

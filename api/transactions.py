@@ -6,6 +6,8 @@ fails in a database that knows less than we do, which is then repaired by the ne
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from api.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 UNUSABLE = "The certificate database cannot be used at the moment, so nothing was done. Try again in a minute."
+LATE_SECONDS = 10.0
+"""After so long without a look at the database, which is taken every second, it counts as away."""
 OUTAGES = (SQLAlchemyError, OSError, asyncio.TimeoutError)
 
 
@@ -30,10 +34,12 @@ class Transactions:
 
     def __init__(self, address: str, state_directory: Path) -> None:
         self._address = address
+        self._is_shared = not address.startswith("sqlite")
         self._mark_file = MarkFile(state_directory / "high-water")
         self._database: Database | None = None
         self._mark = 0
         self._problem: str | None = UNUSABLE
+        self._looked_at = -math.inf
 
     async def close(self) -> None:
         """Remember the mark and close every connection."""
@@ -49,14 +55,20 @@ class Transactions:
     def problem(self) -> str | None:
         """Why the database cannot be used at this moment, for `/readyz`; None while it can."""
         gone = self._database is None or not self._database.is_in_place()
-        return UNUSABLE if gone else self._problem
+        late = time.monotonic() - self._looked_at > LATE_SECONDS
+        return UNUSABLE if gone or late else self._problem
+
+    @property
+    def misses_others(self) -> bool:
+        """Whether other replicas may write what is not heard of here, since the database cannot be read."""
+        return self._is_shared and self.problem is not None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection to read with. Raises `StoreUnavailable`, also for what goes wrong inside."""
         database = self._opened()
         with _outages_said():
-            async with database.engine.connect() as connection:
+            async with database.connected(database.engine) as connection:
                 yield connection
 
     @asynccontextmanager
@@ -68,12 +80,12 @@ class Transactions:
         """
         database = self._opened()
         with _outages_said():
-            async with database.engine.begin() as connection:
+            async with database.connected(database.engine) as connection, connection.begin():
                 yield connection
         self._check_place(database)
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
+    async def writing(self, *, by_the_watch: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction for what was promised: see the head of this module. Raises `StoreUnavailable`."""
         database = self._opened()
         table = tables.meta
@@ -84,7 +96,8 @@ class Transactions:
             .returning(table.c.high_water)
         )
         with _outages_said():
-            async with database.engine.begin() as connection:
+            engine = database.watch if by_the_watch else database.engine
+            async with database.connected(engine) as connection, connection.begin():
                 mark = (await connection.execute(raise_mark)).scalar_one_or_none()
                 if mark is None:
                     raise StoreUnavailable(UNUSABLE)
@@ -98,8 +111,11 @@ class Transactions:
         return self._database
 
     def _check_place(self, database: Database) -> None:
-        """What was committed to a file that is no longer the database is lost. Raises `StoreUnavailable`."""
-        if not database.is_in_place() or database is not self._database:
+        """What was committed to a file that is no longer the database is lost. Raises `StoreUnavailable`.
+
+        A database that was only closed and opened anew meanwhile has it.
+        """
+        if database.lost or not database.is_in_place():
             raise StoreUnavailable(UNUSABLE)
 
     async def usable(self, now_ms: int) -> Database:
@@ -107,13 +123,13 @@ class Transactions:
         database = self._database
         if database is not None and database.is_in_place():
             mark = self._mark  # before it is read: what is committed meanwhile is not missing in what was read
-            async with database.engine.connect() as connection:
+            async with database.watch.connect() as connection:
                 meta = await read_meta(connection)
             if meta is not None and meta.high_water >= mark:
                 return database
         if database is not None:
             log.error("database_lost", note="nothing that was issued before now counts any more")
-            self._database = None
+            self._database, database.lost = None, True
             await database.abandon()
         database = connect(self._address)
         try:

@@ -149,7 +149,8 @@ async def post_device(request: Request, services: Injected, front: FrontDoor) ->
     if isinstance(key, Refusal):
         raise Refused(device.refused(services, key, None, peer))
     new = _login_for(wanted, key, None if services.proxies.hides(request) else peer)
-    begun = await device.begin(services, new, peer)
+    async with services.pollers.turn(peer):
+        begun = await device.begin(services, new, peer)
     if isinstance(begun, Refusal):
         raise Refused(begun)
     return _answer(request, begun_fields(services, begun))
@@ -169,7 +170,9 @@ async def post_token(request: Request, services: Injected) -> Response:
     shown = await _read(request, CodeShown)
     if shown.grant_type != GRANT_TYPE:
         return _not_yet(request, "unsupported_grant_type", f"The only grant type here is {GRANT_TYPE}.")
-    collected = await device.collect(services, shown.device_code, _peer(request, services))
+    peer = _peer(request, services)
+    async with services.pollers.turn(peer):
+        collected = await device.collect(services, shown.device_code, peer)
     if isinstance(collected, TooFast):
         sentence = f"Ask every {collected.pause} seconds, not more often."
         return _not_yet(request, "slow_down", sentence, interval=collected.pause)

@@ -89,7 +89,11 @@ async def get_state(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0,
     mark: Annotated[int, Query(ge=0, le=MAX_MARK, description="The highest mark that was ever answered.")] = 0,
 ) -> dict[str, Any]:
-    """Answers at once when `version` is not the current one, else on the first change or after `wait` seconds."""
+    """Answers at once when `version` is not the current one, else on the first change or after `wait` seconds.
+
+    503 while the database is away and others may write to it: what they revoke is not heard of here, so the bastion
+    must ask another replica, and what it knows must grow old.
+    """
     if mark > services.store.snapshot.meta.high_water:
         await services.store.seen(mark, services.now_ms())
         await services.roster.publish()

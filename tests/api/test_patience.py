@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator
 
@@ -14,14 +15,17 @@ from api.patience import PatientProtocol
 from tests.support.service import _Server
 
 LIMIT = 60.0
+LONG = bytes(32 << 20)
 
 
 class Hasty(PatientProtocol):
     head_seconds = 0.2
+    drain_seconds = 0.2
 
 
 class Answers:
-    """An app that answers `/slow` when it is told to, and everything else at once."""
+    """An app that answers `/slow` when it is told to, and everything else at once; `/long` with more than any sockets
+    keep between two programs."""
 
     def __init__(self) -> None:
         self.now = asyncio.Event()
@@ -30,8 +34,10 @@ class Answers:
         await receive()
         if scope["path"] == "/slow":
             await self.now.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
+        body = LONG if scope["path"] == "/long" else b"ok"
+        length = str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
@@ -79,6 +85,24 @@ async def test_an_answer_may_take_as_long_as_it_takes(app: Answers, port: int) -
     app.now.set()
     async with asyncio.timeout(LIMIT):
         assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["kept alive", "to be closed"])
+async def test_an_answer_that_nobody_reads_is_not_waited_for(port: int, more: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /long HTTP/1.1\r\nHost: here\r\n" + more + b"\r\n")
+        broken = select.poll()
+        broken.register(client, 0)  # nothing but the end that the other side made
+        assert await asyncio.to_thread(broken.poll, LIMIT * 1000)
+
+
+async def test_whoever_reads_gets_all_of_a_long_answer(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /long HTTP/1.1\r\nHost: here\r\n\r\n")
+    async with asyncio.timeout(LIMIT):
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(len(LONG)) == LONG
     writer.close()
 
 

@@ -13,6 +13,7 @@ import pytest
 from api import quiet, strangers
 from api.errors import HubUnavailable, Refused, TokenRefused
 from api.hub import HubClient
+from api.networks import network_of, wide_network_of
 from api.quiet import Quiet
 from api.strangers import Strangers
 from ca.audit import CertificateIssued, Event, RefusalsLeftOut, RequestRefused
@@ -82,13 +83,13 @@ async def test_many_tokens_of_one_network_wait_for_each_other_and_for_nobody_els
     async with slow_hub() as hub, HubClient(hub.url, "token", timeout=LIMIT) as client:
         desk = Strangers(client, Clock(0.0))
         crowd = [asyncio.create_task(ask(desk, at, f"2001:db8:0:{at:x}::1")) for at in range(800)]
-        await hub.was_asked(strangers.OF_NETWORK)
+        await hub.was_asked(strangers.ROOM.of_network)
         honest = asyncio.create_task(ask(desk, 1000, "192.0.2.1"))
-        await hub.was_asked(strangers.OF_NETWORK + 1)
+        await hub.was_asked(strangers.ROOM.of_network + 1)
         assert "garbage1000" in hub.asked[-1]
         hub.go.set()
         answers = await asyncio.gather(*crowd, honest)
-        assert answers.count("TokenRefused") == strangers.OF_NETWORK + strangers.WAITING_OF_NETWORK + 1
+        assert answers.count("TokenRefused") == strangers.ROOM.of_network + strangers.ROOM.waiting_of_network + 1
         assert answers.count("too_many") == 801 - answers.count("TokenRefused")
 
 
@@ -109,7 +110,7 @@ async def test_the_list_of_servers_is_heard_while_strangers_send_hundreds_of_tok
     async with slow_hub() as hub, open_ports(None, tmp_path, HUB_API_URL=hub.url) as ports:
         peers = [f"198.51.{at // 250}.{at % 250 + 1}" for at in range(400)]
         crowd = [asyncio.create_task(ports.enrol(f"garbage{at}", peer=peer)) for at, peer in enumerate(peers)]
-        await hub.was_asked(strangers.CONNECTIONS)
+        await hub.was_asked(strangers.ROOM.at_once)
         await ports.services.roster.ask_hub()
         assert ports.services.roster.heard_seconds_ago is not None
         hub.go.set()
@@ -149,6 +150,6 @@ def test_refusals_of_strangers_are_bounded_in_all_and_nobody_elses_lines_are() -
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "255.255.255.255", "2001:db8:0:1::1", "::1", "unknown"])
 def test_a_network_and_its_wide_one_are_the_same_for_every_writing(address: str) -> None:
-    network = strangers.network_of(address)
-    assert quiet.wide_network_of(network) == network[:15]
+    network = network_of(address)
+    assert wide_network_of(network) == network[:15]
     assert len(network) <= 64
