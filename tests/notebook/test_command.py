@@ -111,6 +111,19 @@ def test_a_wrong_setting_is_named_and_the_server_starts_without_ssh(name: str, v
     assert "secret" not in done.stderr
 
 
+def test_what_the_servers_parent_waits_for_is_not_held_open_by_ssh(notebook: Notebook) -> None:
+    waited_for = notebook.folder / "waited for"
+    # The second was opened before the limit was lowered, so it is above it.
+    opens = f"exec 7>'{waited_for}' 300>'{waited_for}'; ulimit -Sn 200; exec \"$@\""
+    notebook.prefix = ("bash", "-c", opens, "bash")
+    notebook.start()
+    notebook.ready()
+    held = {path.name for path in Path(f"/proc/{notebook.pid}/fd").iterdir()}
+    assert {"7", "300"} <= held
+    own = Path(f"/proc/{notebook.supervisor()}/fd")
+    assert str(waited_for) not in {str(path.readlink()) for path in own.iterdir()}
+
+
 def test_help_teaches_the_command_and_its_environment() -> None:
     done = _run("--help")
     assert done.returncode == 0

@@ -6,10 +6,12 @@ the pid that JupyterHub knows:  this program ── exec ──> jupyterhub-sing
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from .log import say
@@ -52,11 +54,25 @@ def _fork_supervisor(settings: Settings) -> None:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.dup2(2, 1)
-        # Whatever the server's parent waits for the end of must not be held open here.
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _close_descriptors()
         supervise(settings, parent=server)
     finally:
         os._exit(1)
+
+
+def _close_descriptors() -> None:
+    """Close all but the standard ones: whatever the server's parent waits for the end of must not be held open here."""
+    try:
+        # Not number after number up to the limit: that can be a thousand million, and what was opened before the
+        # limit became smaller is above it.
+        numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        return
+    for number in numbers:
+        if number > 2:
+            with contextlib.suppress(OSError):  # the one that the list was read through is closed already
+                os.close(number)
 
 
 def _become(command: Sequence[str]) -> NoReturn:
