@@ -11,6 +11,8 @@ import os
 import stat
 from pathlib import Path
 
+from . import ports
+
 LARGEST_FILE = 1024 * 1024
 """Bytes of authorized_keys; a longer file is answered as empty rather than cut inside a line."""
 
@@ -28,7 +30,7 @@ class KeyServer:
 
     async def start(self, listen: str, port: int) -> int:
         """Listen, and return the port; port 0 picks one. Raises OSError."""
-        server = await asyncio.start_server(self._serve, listen, port, limit=_LARGEST_HEAD)
+        server = await asyncio.start_server(self._serve, sock=ports.bound(listen, port), limit=_LARGEST_HEAD)
         return int(server.sockets[0].getsockname()[1])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -32,7 +32,8 @@ environment (a flag of the same meaning wins):
   SSH_BASTION_ALLOW_HTTP       1: plain http is good enough to private addresses too
   SSH_BASTION_SSH_PORT         sshd's port; 0 picks a free one (default 0; 2222 is usual in Kubernetes)
   SSH_BASTION_KEY_PORT         port of GET /publickey; 0 picks a free one (default 8080)
-  SSH_BASTION_LISTEN           address to listen on (default 0.0.0.0)
+  SSH_BASTION_LISTEN           address to listen on; 0.0.0.0: all of IPv4, ::: all of both
+                               families (default :: in Kubernetes, else 0.0.0.0)
   SSH_BASTION_AUTHORIZED_KEYS  keys that may log in without a certificate (default ~/.ssh/authorized_keys)
   SSH_BASTION_POLL             seconds between looks at what was revoked and at the api's database (default 15)
   JUPYTERHUB_API_TOKEN         set by JupyterHub; there is no flag for it
@@ -58,6 +59,7 @@ class Settings:
     ssh_port: int = 0
     key_port: int = 8080
     listen: str = "0.0.0.0"  # noqa: S104 - the bastion comes from another machine
+    """`0.0.0.0`: all of IPv4; `::`: all of both families."""
     authorized_keys: Path = Path()
     home: Path = Path()
     """Where sessions start: the notebook server's HOME, which need not be the account's."""
@@ -84,6 +86,7 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     def value(flag: str | None, name: str, default: str) -> str:
         return flag if flag is not None else environ.get(name, "").strip() or default
 
+    in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST"))
     home = Path(environ.get("HOME") or _account_home())
     if not home.is_absolute():
         raise SettingsError(f"HOME must be an absolute path, not {str(home)!r}.")
@@ -97,14 +100,15 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
         token=_token(environ.get("JUPYTERHUB_API_TOKEN", "")),
         ssh_port=_port(value(flags.ssh_port, "SSH_BASTION_SSH_PORT", "0"), "SSH_BASTION_SSH_PORT"),
         key_port=_port(value(flags.key_port, "SSH_BASTION_KEY_PORT", "8080"), "SSH_BASTION_KEY_PORT"),
-        listen=_address(value(flags.listen, "SSH_BASTION_LISTEN", "0.0.0.0")),  # noqa: S104
+        # The bastion dials the address that Kubernetes names first for a pod, of whichever family that is.
+        listen=_address(value(flags.listen, "SSH_BASTION_LISTEN", "::" if in_pod else "0.0.0.0")),  # noqa: S104
         authorized_keys=_keys_path(
             value(flags.authorized_keys, "SSH_BASTION_AUTHORIZED_KEYS", str(home / ".ssh/authorized_keys")), home
         ),
         home=home,
         poll=_seconds(value(flags.poll, "SSH_BASTION_POLL", "15"), "SSH_BASTION_POLL"),
         storage_key=_storage_key(environ),
-        storage_dies_with_pod=bool(environ.get("KUBERNETES_SERVICE_HOST")),
+        storage_dies_with_pod=in_pod,
     )
 
 

@@ -82,7 +82,7 @@ class Account:
 class Plan:
     """Everything one configuration is made of. Paths hold no quote, backslash or line break."""
 
-    listen: str
+    listen: tuple[str, ...]
     port: int
     host_key: Path
     host_certificate: Path
@@ -157,7 +157,7 @@ def configuration(plan: Plan, sshd: Sshd) -> bytes:
     """The text of sshd's configuration for a plan."""
     lines = [
         f"Port {plan.port}",
-        f"ListenAddress {plan.listen}",
+        *(f"ListenAddress {address}" for address in plan.listen),
         f"HostKey {_path(plan.host_key)}",
         f"HostCertificate {_path(plan.host_certificate)}",
         f"TrustedUserCAKeys {_path(plan.trusted_user_ca)}",

@@ -192,7 +192,7 @@ class Supervisor:
         ca = write("trusted_ca", "".join(f"{line}\n" for line in (*new.user_ca, *new.hop_ca)).encode())
         principals = write("principals", f"{new.principal}\n".encode())
         plan = sshd.Plan(
-            listen=self._settings.listen,
+            listen=ports.addresses(self._settings.listen),
             port=self._ssh_port,
             host_key=self._storage.path / "host_key",
             host_certificate=certificate,
