@@ -28,6 +28,7 @@ class RevokedKeys:
         self.path = storage.path / "revoked_keys"
         if not self.path.exists():  # a container that was restarted has the last one
             storage.write("revoked_keys", b"")
+        self._content = self.path.read_bytes()
         self.tag = ""
         """That of the list in use, as the api calls it."""
 
@@ -41,6 +42,11 @@ class RevokedKeys:
             say(said)
         self._said = said
 
+    def restore(self) -> None:
+        """Put the list in use back where somebody removed it: not an empty one. Raises OSError."""
+        if not self.path.exists():
+            self._storage.write("revoked_keys", self._content)
+
     def _take(self, answer: Krl | Refused) -> str:
         if isinstance(answer, Refused):
             # An api of before these lists has none: nothing that anybody could mend here.
@@ -49,13 +55,14 @@ class RevokedKeys:
         if answer.tag and answer.tag == self.tag:
             return ""
         try:
+            self._storage.make_again()
             fresh = self._storage.write("revoked_keys.fetched", answer.content)
             if not self._is_readable(fresh):
                 return "The api's list of revoked certificates cannot be read by this OpenSSH, so the last one stays."
             fresh.replace(self.path)
         except (OSError, subprocess.TimeoutExpired) as problem:
             return f"The list of revoked certificates cannot be kept ({type(problem).__name__}), so the last one stays."
-        self.tag = answer.tag
+        self.tag, self._content = answer.tag, answer.content
         return ""
 
     def _is_readable(self, path: Path) -> bool:

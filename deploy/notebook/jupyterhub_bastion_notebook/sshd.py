@@ -7,6 +7,7 @@ between its versions is asked of the installed one (`sshd -T`), never guessed fr
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -97,6 +98,19 @@ class Plan:
     session_script: Path | None = None
     """Runs each session in the server's HOME; None when that is the account's own."""
     sftp_server: str = "internal-sftp"
+
+
+def account() -> Account:
+    """The account of this process. Raises SshdError when there is none."""
+    uid = os.getuid()
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        raise SshdError(
+            f"The user id {uid} has no line in /etc/passwd, and sshd logs in by name, so SSH stays off: "
+            "add one in the image or at its start."
+        ) from None
+    return Account(name=entry.pw_name, uid=uid, home=Path(entry.pw_dir), shell=entry.pw_shell)
 
 
 def find(host_key: Path) -> Sshd:

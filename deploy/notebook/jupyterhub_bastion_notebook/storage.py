@@ -20,7 +20,7 @@ from pathlib import Path
 _HOST_KEY = ("host_key", "host_key.pub")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Storage:
     """A folder of ours, mode 0700, locked for as long as this process lives."""
 
@@ -39,8 +39,27 @@ class Storage:
         fresh.replace(target)
         return target
 
+    def is_ours(self) -> bool:
+        """Whether the path still leads to the folder that we have locked."""
+        try:
+            return os.path.samestat(os.fstat(self.lock), self.path.lstat())
+        except OSError:
+            return False
+
+    def make_again(self) -> None:
+        """Make the folder anew, empty, when somebody has removed it. Raises OSError."""
+        if self.is_ours():
+            return
+        again = _claim(self.path, os.getuid())
+        if again is None:
+            raise OSError(f"the folder {self.path} is gone and cannot be made again")
+        os.close(self.lock)
+        self.lock = again.lock
+
     def remove(self, *, keep_host_key: bool) -> None:
-        """Delete the folder, or everything in it but the host key."""
+        """Delete the folder, or everything in it but the host key. Somebody else's in its place is left alone."""
+        if not self.is_ours():
+            return
         if not keep_host_key:
             shutil.rmtree(self.path, ignore_errors=True)
             return
@@ -92,11 +111,7 @@ def _claim(path: Path, uid: int) -> Storage | None:
         storage = _locked(path)
     except OSError:  # not ours, or its owner is still there
         return None
-    try:
-        same = os.path.samestat(os.fstat(storage.lock), path.lstat())
-    except OSError:  # the predecessor removed it just before it let go
-        same = False
-    if not same:
+    if not storage.is_ours():  # the predecessor removed it just before it let go
         os.close(storage.lock)
         return None
     return storage

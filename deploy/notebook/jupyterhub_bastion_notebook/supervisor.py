@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import pwd
 import random
 import signal
 import subprocess
@@ -18,11 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn
 
-from . import children, environment, ports, revoked, session, sshd, storage
+from . import children, ports, sshd, storage
 from .enrol import Api, Enrolment, News, Refused
+from .installation import Installation
 from .keys_http import KeyServer
 from .log import say
 from .settings import Settings
@@ -46,7 +45,7 @@ class Supervisor:
         self._api = Api(url=settings.api_url, token=settings.token)
         self._enrolment: Enrolment | None = None
         self._listener: subprocess.Popen[bytes] | None = None
-        self._enrolled_at = 0.0
+        self._trouble = ""
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._installed = asyncio.Event()
         self._again = asyncio.Event()
@@ -111,38 +110,8 @@ class Supervisor:
 
     def _prepare(self) -> None:
         self._storage = storage.open_storage(self._settings.storage_key, os.environ)
-        key = self._storage.path / "host_key"
-        self._host_key = sshd.make_host_key(key)
-        self._sshd = sshd.find(key)
-        self._revoked = revoked.RevokedKeys(self._storage, key)
-        if sshd.is_locked(self._account):
-            name = self._account.name
-            say(f"sshd will let nobody in: the account {name} is locked. In the image, run: usermod -p '*' {name}")
+        self._files = Installation(self._storage, self._settings, self._account)
         self._ssh_port = self._settings.ssh_port or ports.free(self._settings.listen)
-        self._script = self._session_script()
-        self._sftp_server = "internal-sftp"
-        if self._script is not None:
-            # internal-sftp is part of sshd: a forced command can only start a program.
-            program = sshd.find_sftp_server()
-            if program is None:
-                say("There is no sftp-server program, so sftp and scp do not work here.")
-            self._sftp_server = program or "/bin/false"
-        variables = dict(os.environb)
-        carried = environment.carry(variables, escapes=self._sshd.escapes)
-        for why in sorted({why for _, why in carried.left_out}):
-            names = sorted(name for name, reason in carried.left_out if reason == why)
-            more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-            say(f"Missing in SSH sessions, because {why}: {', '.join(names[:20])}{more}.")
-        self._variables = carried.line
-        if self._script is not None:
-            level = b'"SHLVL=' + session.FIRST_SHELL_LEVEL + b'"\n'
-            self._variables = (carried.line.rstrip(b"\n") or b"SetEnv") + b" " + level
-
-    def _session_script(self) -> Path | None:
-        if os.path.realpath(self._settings.home) == os.path.realpath(self._account.home):
-            return None
-        text = session.script(self._settings.home, self._account.shell, self._settings.authorized_keys)
-        return self._storage.write("session", text)
 
     # -- enrolment
 
@@ -151,11 +120,12 @@ class Supervisor:
         while True:
             self._again.clear()
             answer = await asyncio.to_thread(
-                self._api.enrol, self._host_key, self._ssh_port, self._key_port, self._account.name
+                self._api.enrol, self._files.host_key, self._ssh_port, self._key_port, self._account.name
             )
             if isinstance(answer, Enrolment):
-                self._revoked.take(await asyncio.to_thread(replace(self._api, timeout=_FIRST_LIST).krl))
-                await self._until_due(self._install(answer))
+                self._enrolment = answer
+                self._files.revoked.take(await asyncio.to_thread(replace(self._api, timeout=_FIRST_LIST).krl))
+                await self._until_due(answer)
                 pause, said = _FIRST_PAUSE, ""
                 continue
             if answer.sentence != said:
@@ -165,48 +135,44 @@ class Supervisor:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _until_due(self, enrolment: Enrolment) -> None:
-        """Return when it is time to enrol again."""
-        due = time.monotonic() + _renewal(enrolment.valid_before - time.time())
+        """Put an enrolment in place, keep it there, and return when it is time to enrol again."""
+        in_place, pause = self._install(enrolment), _FIRST_PAUSE
+        due = time.monotonic() + _renewal(self._files.valid_before - time.time())
         while (left := due - time.monotonic()) > 0:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._again.wait(), min(left, self._settings.poll))
+                patience = self._settings.poll if in_place else min(pause, self._settings.poll)
+                await asyncio.wait_for(self._again.wait(), min(left, patience))
                 return
+            if not in_place or not self._files.is_whole():
+                in_place = self._install(enrolment)
+                pause = _FIRST_PAUSE if in_place else min(pause * 2, _LONGEST_PAUSE)
             news = await asyncio.to_thread(self._api.news)
             if isinstance(news, News) and news.epoch != enrolment.epoch:
                 say("The bastion's api has lost its records: enrolling again.")
                 return
-            if isinstance(news, News) and news.krl not in ("", self._revoked.tag):
-                self._revoked.take(await asyncio.to_thread(self._api.krl))
+            if isinstance(news, News) and news.krl not in ("", self._files.revoked.tag):
+                self._files.revoked.take(await asyncio.to_thread(self._api.krl))
 
-    def _install(self, new: Enrolment) -> Enrolment:
-        """Put an enrolment into the files that sshd reads, and let sshd know."""
-        old = self._enrolment
-        if old is not None and _still_good(old, new, time.time() - self._enrolled_at):
-            # A new certificate costs a moment in which nobody can connect: not for an hourly look at the CA keys.
-            new = replace(new, host_certificate=old.host_certificate, valid_before=old.valid_before)
-        else:
-            self._enrolled_at = time.time()
-        self._enrolment = new
-        write = self._storage.write
-        certificate = write("host_key-cert.pub", f"{new.host_certificate}\n".encode())
-        ca = write("trusted_ca", "".join(f"{line}\n" for line in (*new.user_ca, *new.hop_ca)).encode())
-        principals = write("principals", f"{new.principal}\n".encode())
-        plan = sshd.Plan(
-            listen=ports.addresses(self._settings.listen),
-            port=self._ssh_port,
-            host_key=self._storage.path / "host_key",
-            host_certificate=certificate,
-            trusted_user_ca=ca,
-            principals=principals,
-            revoked_keys=self._revoked.path,
-            authorized_keys=self._settings.authorized_keys,
-            account=self._account,
-            environment=self._variables,
-            session_script=self._script,
-            sftp_server=self._sftp_server,
-        )
-        self._configuration = write("sshd_config", sshd.configuration(plan, self._sshd))
-        self._sshd.check(self._configuration)
+    def _install(self, enrolment: Enrolment) -> bool:
+        """Put an enrolment into the files that sshd reads, and let sshd know. Whether that worked.
+
+        Raises OSError, SshdError, TimeoutExpired when nothing was in place before. Afterwards sshd and its sessions go
+        on with what there is: a full folder or a busy machine is no reason to end them.
+        """
+        old, whole = self._files.current, self._files.is_whole()
+        try:
+            new = self._files.put(enrolment, self._ssh_port)
+        except (OSError, sshd.SshdError, subprocess.TimeoutExpired) as problem:
+            if old is None:
+                raise
+            why = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+            if why != self._trouble:
+                say(f"sshd's files cannot be renewed, trying again; sessions go on: {why.rstrip('.')}.")
+            self._trouble = why
+            return False
+        if old is not None and (self._trouble or not whole):
+            say("sshd's files are whole again.")
+        self._trouble = ""
         if old is None:
             say(f"Enrolled as {new.login}: sshd on port {self._ssh_port}, keys on port {self._key_port}.")
         elif self._listener is not None and old.host_certificate != new.host_certificate:
@@ -214,7 +180,7 @@ class Supervisor:
             # no session.
             self._listener.send_signal(signal.SIGHUP)
         self._installed.set()
-        return new
+        return True
 
     # -- sshd
 
@@ -236,7 +202,7 @@ class Supervisor:
                 self._again.set()
 
     async def _run_sshd(self) -> int:
-        command = [sys.executable, "-I", children.__file__, str(os.getpid()), *self._sshd.command(self._configuration)]
+        command = [sys.executable, "-I", children.__file__, str(os.getpid()), *self._files.sshd_command()]
         # Its environment is not the sessions': they get theirs from the configuration.
         surroundings = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
         listener = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would wait for pids that _collect collects
@@ -283,13 +249,6 @@ def _wait(answer: Refused, pause: float) -> float:
     return max(answer.retry_after or 0.0, pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
 
-def _still_good(old: Enrolment, new: Enrolment, age: float) -> bool:
-    """Whether the host certificate that sshd shows since `age` seconds can stay: same name, in its first half."""
-    same = (old.host_name, old.epoch) == (new.host_name, new.epoch)
-    left = old.valid_before - time.time()
-    return same and left > 0 and age < left
-
-
 def _renewal(lifetime: float) -> float:
     """Seconds until the next enrolment for a host certificate that lives so long."""
     if lifetime <= 0:
@@ -301,26 +260,13 @@ def _ending(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def account() -> sshd.Account:
-    """The account of this process. Raises sshd.SshdError when there is none."""
-    uid = os.getuid()
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError:
-        raise sshd.SshdError(
-            f"The user id {uid} has no line in /etc/passwd, and sshd logs in by name, so SSH stays off: "
-            "add one in the image or at its start."
-        ) from None
-    return sshd.Account(name=entry.pw_name, uid=uid, home=Path(entry.pw_dir), shell=entry.pw_shell)
-
-
 def supervise(settings: Settings, parent: int | None) -> NoReturn:
     """Run until told to stop, or until `parent` ends; then leave the process, taking every descendant along."""
     children.adopt_orphans()
     if parent is not None and not children.die_with(parent, signal.SIGTERM):
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     try:
-        asyncio.run(_supervise(settings, account()))
+        asyncio.run(_supervise(settings, sshd.account()))
     except sshd.SshdError as problem:
         say(str(problem))
     os._exit(1)
