@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.enrolment_api import make_key
 from tests.support.notebook import Ends, Notebook, children_of, descendants, kill
 
 
@@ -127,6 +132,71 @@ def test_a_restarted_container_of_the_same_pod_keeps_its_host_key_and_nothing_el
     assert sorted(path.name for path in pod.storage.iterdir()) == ["host_key", "host_key.pub"]
     pod.start()
     assert pod.ready().api.wait_for("POST", "/enrolments", 2).body["host_key"] == first
+
+
+@pytest.fixture
+def pod_with_a_volume(pod: Notebook, tmp_path: Path) -> Notebook:
+    """Its /dev/shm is as an `emptyDir` of Kubernetes: anybody may write there, and move away what is not theirs."""
+    shared = tmp_path / "shm"
+    shared.mkdir()
+    shared.chmod(0o777)
+    pod.prefix = ("unshare", "--mount", "sh", "-euc", f"mount --bind '{shared}' /dev/shm; exec \"$@\"", "sh")
+    if subprocess.run([*pod.prefix, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace can be made here, so there is no other /dev/shm")
+    del pod.environment["XDG_RUNTIME_DIR"]
+    return pod
+
+
+def _start_afresh(pod: Notebook) -> list[Path]:
+    """Start a container: its own layer, with /tmp, is a new one. What is in /dev/shm then."""
+    layer = Path(tempfile.mkdtemp(dir=pod.folder))
+    pod.environment["TMPDIR"] = str(layer)
+    pod.start()
+    pod.ready()
+    assert list(layer.rglob("sshd_config"))
+    return sorted((pod.folder / "shm").rglob("*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_restarted_container_keeps_its_host_key_where_dev_shm_is_a_volume(
+    pod_with_a_volume: Notebook, number: signal.Signals
+) -> None:
+    pod = pod_with_a_volume
+    for _ in range(2):
+        folder, *files = _start_afresh(pod)
+        assert (folder.stat().st_mode & 0o777, files) == (0o700, [folder / "host_key"])
+        kill(pod.pid, number)
+        pod.end()
+        assert files[0].stat().st_mode & 0o777 == 0o600
+    assert len({asked.body["host_key"] for asked in pod.api.asked if asked.method == "POST"}) == 1
+
+
+def test_a_host_key_that_another_account_put_into_a_volume_is_not_used(pod_with_a_volume: Notebook) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can make another account's files")
+    pod = pod_with_a_volume
+    folder, key = _start_afresh(pod)
+    pod.end()
+    planted = make_key(pod.folder / "planted")
+    key.unlink()
+    shutil.copy(planted, key)
+    for path in (folder, key):
+        os.chown(path, 54321, 54321)
+    _start_afresh(pod)
+    shown = pod.api.wait_for("POST", "/enrolments", 2).body["host_key"]
+    assert shown not in planted.with_suffix(".pub").read_text()
+
+
+def test_a_spare_host_key_that_was_cleaned_away_is_there_again_after_the_next_enrolment(
+    pod_with_a_volume: Notebook,
+) -> None:
+    pod = pod_with_a_volume
+    folder, key = _start_afresh(pod)
+    content = key.read_bytes()
+    shutil.rmtree(folder)
+    pod.api.epoch = "bb11"
+    pod.ready(2)
+    assert key.read_bytes() == content
 
 
 def test_a_second_run_beside_a_dying_one_takes_another_folder(notebook: Notebook, tmp_path: os.PathLike[str]) -> None:

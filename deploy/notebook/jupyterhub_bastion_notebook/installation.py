@@ -7,6 +7,7 @@ api accepts no other for this run of the server.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -28,10 +29,14 @@ class Installation:
         self._settings = settings
         self._account = account
         key = storage.path / "host_key"
+        if storage.spare is not None:
+            with contextlib.suppress(OSError):  # the pod's first container
+                storage.write("host_key", storage.spare.read("host_key"))
         self.host_key = sshd.make_host_key(key)
         """The public line."""
         self._sshd = sshd.find(key)
         self._lasting = {"host_key": key.read_bytes(), "host_key.pub": f"{self.host_key}\n".encode()}
+        self._keep_spare()
         self.revoked = revoked.RevokedKeys(storage, key)
         if sshd.is_locked(account):
             name = account.name
@@ -101,6 +106,15 @@ class Installation:
             if not (self._storage.path / name).exists():
                 self._storage.write(name, content)
         self.revoked.restore()
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        """Leave the host key to a restarted container. Where that cannot be, nothing else is worse for it."""
+        spare = self._storage.spare
+        if spare is not None:
+            with contextlib.suppress(OSError):
+                spare.make_again()
+                spare.write("host_key", self._lasting["host_key"])
 
     # -- before there is an enrolment
 
