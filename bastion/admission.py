@@ -129,9 +129,12 @@ def admit_key(
     None: nothing lists it; whoever holds it is a stranger and learns nothing. A line with options (`command=`,
     `from=`, `restrict`) admits to jump only, where the pod's own sshd obeys them.
     """
-    current = [one for one in listings if _may_be_entered(one.pod.instance, running)]
-    if not current or not rules.raw_keys:
+    there = [(one, pod) for one in listings if (pod := _run(one.pod.instance, running)) is not None]
+    if not there or not rules.raw_keys:
         return None
+    current = [one for one, pod in there if pod.ready]
+    if not current:
+        return not_ready(there[0][1].server)
     base = Admission(
         identity=f"key:{key.fingerprint}",
         how=How.KEY,
@@ -267,9 +270,10 @@ def _runs(instance: Instance, running: Runs) -> bool:
     return isinstance(found, Pod) and found.instance == instance
 
 
-def _may_be_entered(instance: Instance, running: Runs) -> bool:
+def _run(instance: Instance, running: Runs) -> Pod | None:
+    """The pod of exactly this run, unless another claims its server."""
     found = running.find(instance.server)
-    return isinstance(found, Pod) and found.instance == instance and found.ready
+    return found if isinstance(found, Pod) and found.instance == instance else None
 
 
 def _servers(instances: Iterable[Instance]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -47,9 +48,10 @@ def pod(owner: str) -> Pod:
     return Pod(Instance(Server(owner), RUN), "127.0.0.1", 2222, 8080, "jovyan", None, uid=owner)
 
 
-def door(owners: dict[str, frozenset[Capability]], *names: str) -> Authenticator:
-    """The door of a site where alice's and others' pods, as `names` say, list the key."""
-    pods, table = [pod(name) for name in names], Running()
+def door(owners: dict[str, frozenset[Capability]], *names: str, starting: tuple[str, ...] = ()) -> Authenticator:
+    """The door of a site where alice's and others' pods, as `names` say, list the key. Those of `starting` are up and
+    not ready."""
+    pods, table = [replace(pod(name), ready=name not in starting) for name in names], Running()
     for one in pods:
         table.put(one)
     word = Word("hub", TrustedKeys(), Revocations(), 0.0, RawKeys(True, ALL, owners))
@@ -98,3 +100,24 @@ async def test_jump_mode_leads_to_the_others_that_list_the_key_and_to_no_such_se
     refusal = authenticator.may_jump_into(pod("alice"), admission)
     assert refusal is not None
     assert refusal.reason is Reason.NOT_PERMITTED
+
+
+@pytest.mark.parametrize("login", ["alice", "jump"])
+async def test_whoever_a_pod_lists_is_told_that_it_is_not_ready(login: str) -> None:
+    refusal = await judged(door({}, "alice", starting=("alice",)), login)
+    assert isinstance(refusal, Refusal)
+    assert refusal.sentence == "Your server alice is not ready at the moment. Try again in a minute."
+
+
+async def test_a_pod_that_is_not_ready_says_nothing_to_a_key_that_it_does_not_list() -> None:
+    authenticator = door({}, "alice", "bob", starting=("alice", "bob"))
+    stranger = replace(authenticator, keys=Listed([pod("carol")]))
+    for login in ("alice", "jump"):
+        assert await judged(stranger, login) is None
+        assert not await stranger.offer(login, KEY.blob)
+
+
+async def test_a_pod_that_is_not_ready_keeps_a_key_from_no_other_that_lists_it() -> None:
+    admission = await judged(door({}, "alice", "bob", starting=("alice",)), "jump")
+    assert isinstance(admission, Admission)
+    assert [one.server.owner for one in admission.instances] == ["bob"]
