@@ -34,6 +34,9 @@ from ca.names import Instance
 MAX_AUDITED_REFUSALS = 100
 """Refused actions of one connection that are written down; a client that goes on asking only fills the disk."""
 
+LOOK_AT_EXPIRY = 60.0
+"""Seconds between two looks at the clock where expiry cuts: a clock that was set makes a cut late by no more."""
+
 
 class Door(Arrival):
     """One client connection: a `Front` for the relay, and a `Session` for the registry."""
@@ -68,14 +71,21 @@ class Door(Arrival):
         self._registration = registered
         self._house.note(traces.opened(self.id, self._peer, admission))
         if self._house.cut_at_expiry and admission.expires_at is not None:
-            self._expiry = asyncio.get_running_loop().call_later(
-                max(admission.expires_at - self._house.wall(), 0.0), self._expire, admission
-            )
+            self._expire_at(admission, admission.expires_at)
 
-    def _expire(self, admission: Admission) -> None:
-        if refusal := self._house.authenticator.expired(admission):
-            self._why = refusal.sentence
-            self._link.close(refusal.sentence)
+    def _expire_at(self, admission: Admission, expires_at: float) -> None:
+        """The certificate's end is a time of the wall clock, which is set back and forward, and goes on while the
+        machine sleeps, when timers stand still: so it is looked at again and again."""
+        pause = min(max(expires_at - self._house.wall(), 0.0), LOOK_AT_EXPIRY)
+        self._expiry = asyncio.get_running_loop().call_later(pause, self._expire, admission, expires_at)
+
+    def _expire(self, admission: Admission, expires_at: float) -> None:
+        refusal = self._house.authenticator.expired(admission)
+        if refusal is None:
+            self._expire_at(admission, expires_at)
+            return
+        self._why = refusal.sentence
+        self._link.close(refusal.sentence)
 
     # --- what they may do
 

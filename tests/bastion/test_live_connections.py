@@ -1,0 +1,177 @@
+"""Why: whoever is in is not thrown out because something is unclear for a while, and nothing new begins meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bastion import server
+from bastion.admission import Admission, DoorRules, How
+from bastion.auth import Authenticator
+from bastion.authority import RawKeys, Word
+from bastion.directory.table import Pod, Table
+from bastion.house import House
+from bastion.inside import Inside
+from bastion.knowledge import Known
+from bastion.registry import Limits, Registry
+from bastion.relay.front import ChannelOpen, ToPod, Tunnel
+from bastion.relay.meanings import DirectTcp
+from bastion.server import Door
+from ca.errors import Reason, Refusal
+from ca.limits import ALL
+from ca.revocation import Revocations
+from ca.trust import TrustedKeys
+from tests.support.clock import Clock
+from tests.support.pods import LIMIT, key, pod
+
+ALICE = pod("alice", uid="one", names=("jupyter-alice.hub",))
+SECOND = pod("alice", uid="two", run=2)
+BOB = pod("bob", uid="b")
+JUMP = Admission(
+    identity="alice",
+    how=How.CERTIFICATE,
+    login="jump",
+    key=key(1),
+    target=None,
+    instances=(ALICE.instance,),
+    capabilities=ALL,
+    expires_at=5000.0,
+    serial=1 << 40,
+)
+WORD = Word("hub", TrustedKeys(), Revocations(), 1000.0, RawKeys(True, ALL))
+DIRECT = replace(JUMP, login="alice", target=ALICE.instance)
+
+
+class Link:
+    """A client's connection or tunnel that keeps what it was told at the end."""
+
+    peer = ("127.0.0.1", 1)
+    transferred = (0, 0)
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.ended = asyncio.Event()
+
+    def close(self, sentence: str = "") -> None:
+        self.told.append(sentence)
+        self.ended.set()
+
+
+class Reach:
+    """Every pod is the one that enrolled."""
+
+    async def verify(self, seen: Pod) -> Refusal | None:
+        return None
+
+
+@dataclass
+class Bastion:
+    """Real rules, table and registry; no pod is dialled."""
+
+    table: Table = field(default_factory=Table)
+    clock: Clock = field(default_factory=lambda: Clock(1000.0))
+    wall: Clock = field(default_factory=lambda: Clock(1000.0))
+    registry: Registry[Inside] = field(default_factory=lambda: Registry(Limits()))
+    cut_at_expiry: bool = False
+
+    def __post_init__(self) -> None:
+        self.known = Known(300.0, WORD)
+        self.table.replace([ALICE, BOB], 1000.0)
+        authenticator = Authenticator(
+            knowledge=self.known,
+            directory=cast("Any", self.table),
+            keys=cast("Any", None),
+            rules=DoorRules(),
+            max_age=300.0,
+            wall=self.wall,
+            clock=self.clock,
+        )
+        self.house = cast(
+            "House",
+            SimpleNamespace(
+                authenticator=authenticator,
+                browser=None,
+                directory=self.table,
+                registry=self.registry,
+                reach=Reach(),
+                note=lambda _: None,
+                wall=self.wall,
+                zone=lambda: "hub",
+                cut_at_expiry=self.cut_at_expiry,
+            ),
+        )
+
+    def comes(self, admission: Admission) -> tuple[Door, Link]:
+        """Somebody who was admitted so; the link says whether it lasted."""
+        link = Link()
+        door = Door(self.house, cast("Any", link))
+        door._proven = (admission.login, b"", admission)
+        door.authenticated(admission.login, b"")
+        return door, link
+
+    def hears(self, revocations: Revocations) -> None:
+        """Somebody was revoked: everybody is looked at again, as when the api says so."""
+        self.known.hear(replace(WORD, revocations=revocations))
+        self.registry.revise(lambda session: session.still_valid())
+
+
+def opens(door: Door, host: str, port: int = 22) -> ToPod | Tunnel | Refusal:
+    return door.decide_open(ChannelOpen(1, "direct-tcpip", DirectTcp(host, port, "127.0.0.1", 1), b""))
+
+
+async def begins(door: Door, host: str = "alice.hub") -> tuple[Refusal | None, Link]:
+    """A tunnel, up to where it would be dialled."""
+    decided, link = opens(door, host), Link()
+    assert isinstance(decided, Tunnel)
+    assert decided.prepare is not None
+    return await decided.prepare(cast("Any", link)), link
+
+
+def reason(decided: object) -> Reason:
+    assert isinstance(decided, Refusal)
+    return decided.reason
+
+
+# -- expiry that cuts
+
+
+class WallClock(Clock):
+    """Tells that somebody looked at it."""
+
+    def __init__(self) -> None:
+        super().__init__(1000.0)
+        self.looked = asyncio.Event()
+
+    def __call__(self) -> float:
+        self.looked.set()
+        return super().__call__()
+
+
+async def test_a_clock_that_was_set_back_does_not_keep_a_session_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LOOK_AT_EXPIRY", 0.02)
+    wall = WallClock()
+    _, link = Bastion(wall=wall, cut_at_expiry=True).comes(replace(DIRECT, expires_at=1000.01))
+    wall.now = 500.0
+    wall.looked.clear()
+    async with asyncio.timeout(LIMIT):
+        await wall.looked.wait()
+        assert link.told == []
+        wall.now = 1001.0
+        await link.ended.wait()
+    assert "has expired" in link.told[0]
+
+
+async def test_a_clock_that_was_set_forward_or_a_machine_that_slept_does_not_cut_hours_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "LOOK_AT_EXPIRY", 0.02)
+    bastion = Bastion(cut_at_expiry=True)
+    _, link = bastion.comes(DIRECT)
+    bastion.wall.now = 5000.0
+    async with asyncio.timeout(LIMIT):
+        await link.ended.wait()
+    assert "has expired" in link.told[0]
