@@ -46,11 +46,16 @@ class Tunnels:
     def target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
         """The server that a `direct-tcpip` open names, if it has one of the forms of jump mode.
 
+        A login that has a pod of its own may mean any other port there, or a service of the cluster that the pod knows
+        by such a name: that is for the pod to dial.
+
         A namespace may have the zone's name, so that `<pod>.<namespace>` reads like a server's host name, and a user
         may be called as somebody else's pod. What is meant must not hang on what runs or on who lists a key, since an
         attacker has a hand in both: one's own server by a certificate's word, else the pod with that name, else the
         server with that host name, unless it looks like a pod's name.
         """
+        if admission.target is not None and meaning.port not in self._jump_ports(admission.target):
+            return None
         host = meaning.host.rstrip(".")
         by_host = self._by_host_name(host)
         pod = self._house.directory.by_name(host)
@@ -62,6 +67,12 @@ class Tunnels:
         named = [one for one in (by_pod, self._unless_a_pods_name(by_host)) if one is not None]
         admitted = {one.server for one in admission.instances}
         return next((one for one in named if one in admitted), named[0] if named else None)
+
+    def _jump_ports(self, own: Instance) -> set[int]:
+        """Which ports of a name mean jump mode to a login into `own`. They do not hang on the pod that is named: the
+        answer would tell whether somebody else's server runs."""
+        pod = self._house.directory.find(own.server)
+        return {SSH_PORT, pod.ssh_port} if isinstance(pod, Pod) else {SSH_PORT}
 
     def _by_host_name(self, host: str) -> Server | None:
         try:

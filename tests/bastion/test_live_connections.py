@@ -22,7 +22,7 @@ from bastion.relay.front import ChannelOpen, ToPod, Tunnel
 from bastion.relay.meanings import DirectTcp
 from bastion.server import Door
 from ca.errors import Reason, Refusal
-from ca.limits import ALL
+from ca.limits import ALL, Capability
 from ca.revocation import Revocations
 from ca.trust import TrustedKeys
 from tests.support.clock import Clock
@@ -134,6 +134,47 @@ async def begins(door: Door, host: str = "alice.hub") -> tuple[Refusal | None, L
 def reason(decided: object) -> Reason:
     assert isinstance(decided, Refusal)
     return decided.reason
+
+
+# -- which forwards of a direct login are for the pod
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [
+        ("postgres.hub", 5432),
+        ("proxy-public.hub", 80),
+        ("alice.hub", 8888),
+        ("jupyter-alice.hub", 8888),
+        ("bob.hub", 8888),
+        ("localhost", 22),
+    ],
+)
+async def test_a_service_that_is_called_like_a_server_is_for_the_pod_to_dial(host: str, port: int) -> None:
+    """A namespace may have the zone's name."""
+    door, _ = Bastion().comes(DIRECT)
+    assert opens(door, host, port) == ToPod()
+
+
+async def test_a_forward_that_only_looks_like_a_jump_still_needs_its_capability() -> None:
+    door, _ = Bastion().comes(replace(DIRECT, capabilities=ALL - {Capability.LOCAL_FORWARD}))
+    refused = opens(door, "postgres.hub", 5432)
+    assert reason(refused) is Reason.NOT_PERMITTED
+    assert cast("Refusal", refused).sentence.startswith("local-forward is not permitted to you here")
+
+
+@pytest.mark.parametrize("port", [22, ALICE.ssh_port])
+async def test_a_direct_login_reaches_ssh_ports_by_tunnels_alone_whoever_runs(port: int) -> None:
+    door, _ = Bastion().comes(DIRECT)
+    assert isinstance(opens(door, "alice.hub", port), Tunnel)
+    assert reason(opens(door, "bob.hub", port)) is Reason.WRONG_TARGET
+    assert opens(door, "carol.hub", port) == opens(door, "bob.hub", port), "carol's does not run"
+
+
+async def test_a_jump_login_has_no_pod_that_would_dial_other_ports() -> None:
+    door, _ = Bastion().comes(JUMP)
+    for host in ("alice.hub", "bob.hub", "postgres.hub", "localhost"):
+        assert reason(opens(door, host, 8888)) is Reason.WRONG_TARGET
 
 
 # -- expiry that cuts
