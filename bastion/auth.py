@@ -82,13 +82,17 @@ class Authenticator:
         if judged is None:
             return None
         # Said before any other reason: what is not known now must not be called stopped.
-        if not self._informed():
-            return Refusal(
-                Reason.UNAVAILABLE,
-                "The bastion has not heard for too long which servers run, and lets nobody new in. "
-                "Try again in a minute.",
-            )
-        return judged
+        return self.informed() or judged
+
+    def informed(self) -> Refusal | None:
+        """Whether what is known is young enough to begin anything on: who is in stays in meanwhile."""
+        now = self.clock()
+        if self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age):
+            return None
+        return Refusal(
+            Reason.UNAVAILABLE,
+            "The bastion has not heard for too long which servers run, and lets nobody new in. Try again in a minute.",
+        )
 
     async def lists(self, pod: Pod, key: PublicKey) -> bool:
         """Whether the running pod lists the key."""
@@ -110,10 +114,6 @@ class Authenticator:
         if admission.expires_at is None or self.wall() < admission.expires_at:
             return None
         return Refusal(Reason.EXPIRED, "Your certificate has expired. Log in again for a new one.")
-
-    def _informed(self) -> bool:
-        now = self.clock()
-        return self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age)
 
     def _admit_certificate(self, login: str, blob: bytes, peer: str, held: bool) -> Admission | Refusal | None:
         known = self.knowledge

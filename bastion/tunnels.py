@@ -88,8 +88,11 @@ class Tunnels:
         return None if looks_like_a_pods_name(server.login, pod, self._house.zone()) else server
 
     def open(self, server: Server, port: int, admission: Admission) -> Tunnel | Refusal:
-        """One answer for everything that is not the user's, so that nobody learns what else there is."""
-        if refusal := may_jump(admission):
+        """One answer for everything that is not the user's, so that nobody learns what else there is.
+
+        A tunnel is a session of its own: what would refuse a new connection now refuses it too.
+        """
+        if refusal := self._house.authenticator.informed() or may_jump(admission):
             return refusal
         pod = self._house.directory.find(server)
         if not isinstance(pod, Pod):
@@ -126,7 +129,7 @@ class Tunnels:
         if passage.over:  # the client went away meanwhile: nobody would ever end what is registered now
             return Refusal(Reason.ABANDONED, "The connection has ended.")
         if refusal is None:
-            registered = self._house.registry.register(passage, passage.still_valid)
+            registered = self._house.registry.register(passage, lambda: self._begins(passage))
             if isinstance(registered, Registration):
                 passage.registration = registered
                 self._house.note(
@@ -150,6 +153,10 @@ class Tunnels:
         if not pod.ready:
             return not_ready(pod.server)
         return self._house.authenticator.may_jump_into(pod, admission)
+
+    def _begins(self, passage: Passage) -> Refusal | None:
+        """In the step that registers a tunnel: it needs more than one that is there already."""
+        return self._house.authenticator.informed() or passage.still_valid()
 
     def _left(self, pod: Pod) -> Refusal | None:
         found = self._house.directory.find(pod.server)

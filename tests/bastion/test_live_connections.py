@@ -177,6 +177,32 @@ async def test_a_jump_login_has_no_pod_that_would_dial_other_ports() -> None:
         assert reason(opens(door, host, 8888)) is Reason.WRONG_TARGET
 
 
+# -- what is known is too old
+
+
+async def test_a_live_jump_connection_opens_no_tunnel_on_what_is_too_old_and_keeps_those_it_has() -> None:
+    bastion = Bastion()
+    door, link = bastion.comes(JUMP)
+    assert (await begins(door))[0] is None
+    bastion.clock.now += 301
+    assert reason(opens(door, "alice.hub")) is Reason.UNAVAILABLE
+    assert reason(opens(door, "bob.hub")) is Reason.UNAVAILABLE, "nobody learns what else there is"
+    bastion.hears(Revocations(serials=frozenset({7})))
+    await bastion.registry.settled()
+    assert (len(bastion.registry), link.told) == (2, [])
+
+
+async def test_a_tunnel_whose_pod_was_looked_at_for_too_long_is_not_registered() -> None:
+    bastion = Bastion()
+    door, _ = bastion.comes(JUMP)
+    decided = opens(door, "alice.hub")
+    assert isinstance(decided, Tunnel)
+    assert decided.prepare is not None
+    bastion.clock.now += 301
+    assert reason(await decided.prepare(cast("Any", Link()))) is Reason.UNAVAILABLE
+    assert len(bastion.registry) == 1
+
+
 # -- expiry that cuts
 
 

@@ -61,7 +61,11 @@ class Bench:
             return self.lists
 
         authenticator = SimpleNamespace(
-            lists=lists, still_valid=lambda _: None, expired=lambda _: None, may_jump_into=lambda *_: None
+            lists=lists,
+            informed=lambda: None,
+            still_valid=lambda _: None,
+            expired=lambda _: None,
+            may_jump_into=lambda *_: None,
         )
         parts = {"authenticator": authenticator, "directory": self.table, "registry": self.registry}
         rest = {"reach": self.reach, "note": lambda _: None, "wall": lambda: 0.0, "zone": lambda: "hub"}
