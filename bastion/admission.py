@@ -10,7 +10,7 @@ from enum import StrEnum
 from string import ascii_lowercase, ascii_uppercase
 from typing import Protocol
 
-from bastion.directory.table import Ambiguous, Found, Pod
+from bastion.directory.table import Ambiguous, Found, Pod, claiming
 from bastion.pubkeys import Listing
 from ca.errors import Reason, Refusal
 from ca.keys import PublicKey
@@ -165,7 +165,7 @@ def admit_key(
 
 def still_valid(admission: Admission, revocations: Revocations, running: Runs) -> Refusal | None:
     """Whether somebody who was let in may stay: the target still runs, and nobody revoked him. A jump connection has no
-    target: each of its tunnels ends with its own pod.
+    target: each of its tunnels ends with its own pod. A second pod that claims the server ends nobody's session.
 
     The watermark that a lost database sets for everybody does not end sessions: it keeps certificates from counting
     anew. Expiry does not end sessions either (a setting of the registry's user does).
@@ -208,6 +208,16 @@ def stopped(server: Server) -> Refusal:
     )
 
 
+def claimed_twice(server: Server, running: Runs) -> Refusal | None:
+    """What somebody hears whose server two pods claim to run: nothing new goes to either."""
+    if not isinstance(running.find(server), Ambiguous):
+        return None
+    return Refusal(
+        Reason.AMBIGUOUS_SERVER,
+        f"Two pods claim to be {server}; neither is used. Ask the administrator of this hub.",
+    )
+
+
 def not_ready(server: Server) -> Refusal:
     """What somebody hears whose server runs and is not ready."""
     return Refusal(Reason.UNAVAILABLE, f"Your server {server} is not ready at the moment. Try again in a minute.")
@@ -247,13 +257,10 @@ def _lower(server: Server) -> tuple[str, str]:
 
 def _running_one(server: Server, presented: Presented, running: Runs) -> Instance | Refusal:
     """The run of `server` that a certificate opens."""
+    if refusal := claimed_twice(server, running):
+        return refusal
     found = running.find(server)
-    if isinstance(found, Ambiguous):
-        return Refusal(
-            Reason.AMBIGUOUS_SERVER,
-            f"Two pods claim to be {server}; neither is used. Ask the administrator of this hub.",
-        )
-    if found is None:
+    if not isinstance(found, Pod):
         return stopped(server)
     if not found.is_run_of(presented.instances, issued_ms(presented.serial)):
         if all(found.instance.id < one.id for one in presented.instances if one.server == server):
@@ -266,8 +273,7 @@ def _running_one(server: Server, presented: Presented, running: Runs) -> Instanc
 
 
 def _runs(instance: Instance, running: Runs) -> bool:
-    found = running.find(instance.server)
-    return isinstance(found, Pod) and found.instance == instance
+    return any(one.instance == instance for one in claiming(running.find(instance.server)))
 
 
 def _run(instance: Instance, running: Runs) -> Pod | None:

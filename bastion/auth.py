@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from bastion.admission import Admission, DoorRules, admit_certificate, admit_key, may_jump, still_valid
+from bastion.admission import Admission, DoorRules, admit_certificate, admit_key, claimed_twice, may_jump, still_valid
 from bastion.authority import RawKeys
 from bastion.directory.table import Directory, Pod
 from bastion.pubkeys import Listing
@@ -108,6 +108,12 @@ class Authenticator:
     def still_valid(self, admission: Admission) -> Refusal | None:
         """Whether somebody who was let in may stay."""
         return still_valid(admission, self.knowledge.revocations, self.directory)
+
+    def may_enter(self, admission: Admission) -> Refusal | None:
+        """The same in the step that lets somebody in, who needs more than whoever is in."""
+        if refusal := self.still_valid(admission):
+            return refusal
+        return claimed_twice(admission.target.server, self.directory) if admission.target is not None else None
 
     def expired(self, admission: Admission) -> Refusal | None:
         """Whether the credential has ended, after which nothing new is opened."""

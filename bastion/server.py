@@ -8,7 +8,7 @@ import asyncio
 import secrets
 
 from bastion import traces
-from bastion.admission import Admission, Mode
+from bastion.admission import Admission, Mode, claimed_twice
 from bastion.arrival import Arrival
 from bastion.directory.table import Pod
 from bastion.house import House
@@ -63,7 +63,7 @@ class Door(Arrival):
             return
         admission = self._proven[2]
         self._about = self._describe(admission, admission.target, admission.mode, self.id)
-        registered = self._house.registry.register(self, lambda: self._house.authenticator.still_valid(admission))
+        registered = self._house.registry.register(self, lambda: self._house.authenticator.may_enter(admission))
         if isinstance(registered, Refusal):
             self._refuse_entry(login, blob, registered.reason)
             self._link.close(registered.sentence)
@@ -206,6 +206,8 @@ class Door(Arrival):
         """The pod of a direct login, if the bastion can log in there."""
         target = admission.target
         pod = self._house.directory.find(target.server) if target is not None else None
+        if target is not None and (refusal := claimed_twice(target.server, self._house.directory)):
+            return refusal
         if target is None or not isinstance(pod, Pod) or pod.instance != target:
             return Refusal(Reason.SERVER_STOPPED, "Your server is not running any more.")
         if pod.unix_user is None:

@@ -7,8 +7,8 @@ cuts it when the pod stops, while the connection's other tunnels go on.
 import re
 from collections.abc import Callable
 
-from bastion.admission import Admission, Mode, may_jump, not_ready, only, stopped
-from bastion.directory.table import Pod
+from bastion.admission import Admission, Mode, claimed_twice, may_jump, not_ready, only, stopped
+from bastion.directory.table import Pod, claiming
 from bastion.house import House
 from bastion.inside import Passage
 from bastion.registry import About, Registration
@@ -96,7 +96,7 @@ class Tunnels:
             return refusal
         pod = self._house.directory.find(server)
         if not isinstance(pod, Pod):
-            return _why_closed(server, admission)
+            return self._why_closed(server, admission)
         if port not in {SSH_PORT, pod.ssh_port}:
             return wrong_target()
         named = pod.instance in admission.instances
@@ -105,7 +105,7 @@ class Tunnels:
                 return Refusal(
                     Reason.SERVER_RESTARTED, f"Your server {server} was restarted: log in again for a new certificate."
                 )
-            return _why_closed(server, admission)
+            return self._why_closed(server, admission)
         if not pod.ready and named:  # to others it is said once the pod is known to list their key
             return not_ready(server)
         stands_on = only(admission, pod.instance)
@@ -129,7 +129,7 @@ class Tunnels:
         if passage.over:  # the client went away meanwhile: nobody would ever end what is registered now
             return Refusal(Reason.ABANDONED, "The connection has ended.")
         if refusal is None:
-            registered = self._house.registry.register(passage, lambda: self._begins(passage))
+            registered = self._house.registry.register(passage, lambda: self._begins(passage, pod))
             if isinstance(registered, Registration):
                 passage.registration = registered
                 self._house.note(
@@ -154,20 +154,23 @@ class Tunnels:
             return not_ready(pod.server)
         return self._house.authenticator.may_jump_into(pod, admission)
 
-    def _begins(self, passage: Passage) -> Refusal | None:
+    def _begins(self, passage: Passage, pod: Pod) -> Refusal | None:
         """In the step that registers a tunnel: it needs more than one that is there already."""
-        return self._house.authenticator.informed() or passage.still_valid()
+        return self._house.authenticator.informed() or passage.still_valid() or self._twice(pod.server)
+
+    def _twice(self, server: Server) -> Refusal | None:
+        return claimed_twice(server, self._house.directory)
+
+    def _why_closed(self, server: Server, admission: Admission) -> Refusal:
+        """Why a server cannot be entered, for whoever's certificate names it; nobody else learns anything."""
+        if server in {one.server for one in admission.instances}:
+            return self._twice(server) or stopped(server)
+        return dict(admission.closed).get(server) or wrong_target()
 
     def _left(self, pod: Pod) -> Refusal | None:
-        found = self._house.directory.find(pod.server)
-        return None if isinstance(found, Pod) and found.identity == pod.identity else stopped(pod.server)
-
-
-def _why_closed(server: Server, admission: Admission) -> Refusal:
-    """Why a server cannot be entered, for whoever's certificate names it; nobody else learns anything."""
-    if server in {one.server for one in admission.instances}:
-        return stopped(server)
-    return dict(admission.closed).get(server) or wrong_target()
+        """Whether a live tunnel's pod is gone, alone or beside another that claims its server."""
+        found = claiming(self._house.directory.find(pod.server))
+        return None if any(one.identity == pod.identity for one in found) else stopped(pod.server)
 
 
 def looks_like_a_pods_name(login: str, pod: Pod, zone: str) -> bool:

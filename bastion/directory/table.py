@@ -79,6 +79,13 @@ class Ambiguous:
 Found = Pod | Ambiguous | None
 
 
+def claiming(found: Found) -> tuple[Pod, ...]:
+    """Every pod that claims to run what was asked for. Enough for who is in to stay, not for anybody new."""
+    if isinstance(found, Ambiguous):
+        return found.pods
+    return () if found is None else (found,)
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """The pod is ready and may be entered from now on."""

@@ -19,7 +19,7 @@ from bastion.inside import Inside
 from bastion.knowledge import Known
 from bastion.registry import Limits, Registry
 from bastion.relay.front import ChannelOpen, ToPod, Tunnel
-from bastion.relay.meanings import DirectTcp
+from bastion.relay.meanings import DirectTcp, Session
 from bastion.server import Door
 from ca.errors import Reason, Refusal
 from ca.limits import ALL, Capability
@@ -201,6 +201,55 @@ async def test_a_tunnel_whose_pod_was_looked_at_for_too_long_is_not_registered()
     bastion.clock.now += 301
     assert reason(await decided.prepare(cast("Any", Link()))) is Reason.UNAVAILABLE
     assert len(bastion.registry) == 1
+
+
+# -- two pods claim one server
+
+
+async def test_a_second_pod_that_claims_a_server_and_somebody_elses_revocation_end_no_session() -> None:
+    bastion = Bastion()
+    _, direct = bastion.comes(DIRECT)
+    door, jump = bastion.comes(JUMP)
+    refused, tunnel = await begins(door)
+    assert refused is None
+    bastion.table.put(SECOND)
+    bastion.hears(Revocations(serials=frozenset({7})))
+    await bastion.registry.settled()
+    assert direct.told == jump.told == tunnel.told == []
+    assert len(bastion.registry) == 3
+
+
+async def test_while_two_pods_claim_a_server_nothing_new_goes_there_and_the_reason_is_said() -> None:
+    bastion = Bastion()
+    inside, _ = bastion.comes(DIRECT)
+    door, _ = bastion.comes(JUMP)
+    decided = opens(door, "alice.hub")
+    assert isinstance(decided, Tunnel)
+    assert decided.prepare is not None
+    bastion.table.put(SECOND)
+    for refused in (
+        opens(door, "alice.hub"),
+        await decided.prepare(cast("Any", Link())),
+        inside.decide_open(ChannelOpen(1, "session", Session(), b"")),
+    ):
+        assert reason(refused) is Reason.AMBIGUOUS_SERVER
+    _, late = bastion.comes(DIRECT)
+    assert "Two pods claim to be alice" in late.told[0]
+    bobs, _ = bastion.comes(replace(JUMP, identity="bob", instances=(BOB.instance,)))
+    assert reason(opens(bobs, "alice.hub")) is Reason.WRONG_TARGET, "nobody else learns of it"
+
+
+async def test_a_session_ends_when_its_pod_is_none_of_those_that_claim_the_server() -> None:
+    bastion = Bastion()
+    _, direct = bastion.comes(DIRECT)
+    door, _ = bastion.comes(JUMP)
+    _, tunnel = await begins(door)
+    bastion.table.replace([SECOND, replace(SECOND, instance=pod("alice", run=3).instance)], 1000.0)
+    bastion.registry.revise(lambda session: session.still_valid())
+    async with asyncio.timeout(LIMIT):
+        await asyncio.gather(direct.ended.wait(), tunnel.ended.wait())
+    assert "is not running" in direct.told[0]
+    assert "is not running" in tunnel.told[0]
 
 
 # -- expiry that cuts

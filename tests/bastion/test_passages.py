@@ -63,6 +63,7 @@ class Bench:
         authenticator = SimpleNamespace(
             lists=lists,
             informed=lambda: None,
+            may_enter=lambda _: None,
             still_valid=lambda _: None,
             expired=lambda _: None,
             may_jump_into=lambda *_: None,
