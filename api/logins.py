@@ -55,7 +55,7 @@ class Bounds:
     fit. An IPv6 /48, which is a site or whoever rents one, has five times as many."""
 
     in_all: int = 10_000
-    of_network: int = 100
+    of_network: int = 400
 
     @property
     def of_wide_network(self) -> int:

@@ -303,7 +303,7 @@ class LoginSettings(_Group):
     """Logins that may wait for somebody to approve them, of clients and of ssh connections so many each; each does for
     ten minutes at most. Beyond that the oldest of the network with the most gives way."""
 
-    waiting_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    waiting_per_address: Annotated[int, Field(ge=1, le=1_000_000)] = 400
     """The same for one address of clients (IPv6: one /64; a /48 has five times as many). A class behind one NAT has to
     fit."""
 

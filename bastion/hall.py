@@ -104,6 +104,8 @@ class Watched(Door):
         outcome = await super().invited(login)
         if isinstance(outcome, Refusal):
             self._leave_room(str(outcome.reason))
+        elif isinstance(outcome, bytes):
+            self._hall.room.give_back(self._ticket.block)
         return outcome
 
     def authenticated(self, login: str, blob: bytes) -> None:

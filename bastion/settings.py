@@ -136,8 +136,9 @@ class LimitSettings(Group):
     """Connections that wait for a login in a browser. They are not among the `unauthenticated_…` ones; one more has the
     oldest of the address with most of them dropped. Never more than half of `connections`."""
 
-    interactive_per_address: Count = 100
-    """The same from one address, and how many such logins an address may begin in `login_interactive_seconds`."""
+    interactive_per_address: Count = 400
+    """The same from one address, and how many such logins an address may begin in `login_interactive_seconds`; those
+    that let somebody in do not count. A class of 300 behind one NAT passes."""
 
     connections_per_address: Count = 2000
     """Connections from one address, logged in or not. An IPv6 /64 is one address."""

@@ -7,7 +7,8 @@ address leaves the lobby and waits here, within bounds of their own.
 
 The rule is the lobby's: newcomers are let in, and the one who has waited longest at the heaviest address makes room.
 What such a place costs elsewhere, a row in the api's database, is bounded by the pace: an address may begin as many
-waits in the time that a code counts as may wait there at once.
+waits in the time that a code counts as may wait there at once. Waits that let somebody in do not count, so that those
+behind one NAT do not use up each other's.
 """
 
 from collections import OrderedDict
@@ -34,7 +35,7 @@ class WaitingLimits:
     long one may, and the time in which an address may begin `per_address` waits."""
 
     total: int = 1000
-    per_address: int = 100
+    per_address: int = 400
     seconds: float = 600.0
 
 
@@ -81,6 +82,12 @@ class WaitingRoom:
             return TOO_MANY
         place = self._places.enter(block, drop)
         return TOO_MANY if isinstance(place, Bound) else place
+
+    def give_back(self, block: str) -> None:
+        """A wait from `block` let somebody in: another may be begun there instead."""
+        if block in self._paces:
+            left, at = self._paces[block]
+            self._paces[block] = (min(left + 1, float(self.limits.per_address)), at)
 
     def hit_seconds(self) -> None:
         """Somebody has waited for as long as one may."""

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from api import logins, tables, waiting
 from api.logins import Begun, Bounds, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin, CertificateRecord
+from api.settings import LoginSettings
 from api.store import Store
 from api.waiting import ALPHABET
 from ca.errors import Reason, Refusal
@@ -194,6 +195,13 @@ async def test_only_so_many_logins_of_one_network_wait(
     await logins.approve(store, await found(store, first.user_code), "alice", BROWSER, NOW)
     await begun(store, wanted(address=one), NOW, bounds)
     await begun(store, wanted(address=one), NOW + 600_000, bounds)
+
+
+async def test_a_class_of_300_behind_one_nat_may_wait_at_once_on_the_defaults(store: Store) -> None:
+    settings = LoginSettings()
+    bounds = Bounds(in_all=settings.waiting, of_network=settings.waiting_per_address)
+    for _ in range(300):
+        await begun(store, replace(wanted(), kind=Kind.INTERACTIVE), NOW, bounds)
 
 
 async def test_only_so_many_logins_of_one_ipv6_site_wait(store: Store) -> None:

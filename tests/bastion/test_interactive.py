@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -549,3 +550,36 @@ async def test_an_address_begins_so_many_and_is_told_so(tmp_path: Path) -> None:
         client = await here.ssh("echo in", source=ELSEWHERE)
         here.browser.approve(await here.begun(2), "alice", ALICE)
         assert (await client.ends())[:2] == (0, b"in\n")
+
+
+async def test_whoever_got_in_leaves_the_next_at_that_address_a_login(tmp_path: Path) -> None:
+    async with place(tmp_path, LIMITS_INTERACTIVE_PER_ADDRESS="2") as here, AsyncExitStack() as stack:
+        for number in range(4):
+            client = await here.ssh("echo in", source=LOUD)
+            here.browser.approve(await here.begun(number), "alice", ALICE)
+            assert (await client.ends())[:2] == (0, b"in\n")
+        for number in (4, 5):
+            await waits(here, stack, LOUD)
+            await here.begun(number)
+        status, _, errors = await (await here.ssh("true", source=LOUD)).ends()
+        assert status == 255
+        assert b"Too many logins from your address were begun in the last minutes." in errors
+
+
+async def test_a_class_of_300_behind_one_nat_logs_in_with_browsers_on_the_defaults_all_at_once(tmp_path: Path) -> None:
+    students = 300
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4096), hard), hard))
+    try:
+        async with place(tmp_path) as here, AsyncExitStack() as stack:
+            for _ in range(students):
+                await waits(here, stack, LOUD)
+            await here.begun(students - 1)
+            for number, held in enumerate(here.browser.begun):
+                here.browser.approve(held, f"student-{number}", ALICE)
+            await here.site.until_metric(result("entered"), lambda entered: entered == students)
+            seen = await here.site.metrics()
+            assert not [name for name, count in seen.items() if count and name.startswith(("limit_", "logins_aban"))]
+            assert not here.site.audit("connection_refused")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

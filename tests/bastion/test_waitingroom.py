@@ -66,6 +66,32 @@ def test_an_address_may_begin_as_many_waits_in_their_time_as_may_wait_there() ->
     assert rooms.is_refused()
 
 
+def test_waits_that_let_somebody_in_do_not_count() -> None:
+    rooms = Rooms(per_address=3)
+    for name in ("a", "b", "c", "d", "e"):
+        rooms.enter(name).leave()
+        rooms.room.give_back(HERE)
+    for name in ("f", "g", "h"):
+        rooms.enter(name).leave()
+    assert rooms.is_refused()
+    rooms.room.give_back(HERE)
+    rooms.enter("i").leave()
+    assert rooms.is_refused()
+
+
+def test_no_more_waits_are_given_back_than_there_may_be() -> None:
+    rooms = Rooms(per_address=3)
+    rooms.enter("a").leave()
+    for _ in range(10):
+        rooms.room.give_back(HERE)
+        rooms.room.give_back(THERE)
+    for name in ("b", "c", "d"):
+        rooms.enter(name).leave()
+        rooms.enter(name, THERE).leave()
+    assert rooms.is_refused()
+    assert rooms.is_refused(THERE)
+
+
 def test_an_address_makes_room_for_its_own_newcomers() -> None:
     rooms = Rooms(per_address=3)
     for name in ("a", "b", "c"):
