@@ -62,6 +62,19 @@ ANNOTATION = "jupyterhub-bastion/"
 IN_PODS = {"SSH_BASTION_SSH_PORT": "2222", "SSH_BASTION_KEY_PORT": "8080"}
 """A pod has an address of its own, so its ports can be the same everywhere, and a NetworkPolicy can name them."""
 
+IN_FRONT = """\
+if { [ -r "$2/__main__.py" ] || { [ -f "$2" ] && [ -r "$2" ]; }; } &&
+  "$1" -c "import sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null
+then exec "$@"; fi
+echo "[notebook-ssh] SSH stays off: this image has no pod side in $2, or no Python 3.9 by the name $1.\
+ Use an image with both, or have an init container lend the pod side: docs/kubernetes.md says how." >&2
+shift 3
+exec "$@"
+"""
+"""What a shell is told before Python, the pod side, `--` and the server's command: the hub does not know what is in an
+image, and whoever ticks the box on one without the pod side wants to work all the same. Kubernetes reads `$(` and `$$`
+in a pod's words, so neither is in these."""
+
 CHECK_BOX = f"""
 <div class="form-check mb-3">
   <input class="form-check-input" type="checkbox" id="{OPTION}" name="{OPTION}" value="on">
@@ -83,6 +96,10 @@ class PodSide:
     def wrap(self, server: Sequence[str]) -> list[str]:
         return [*self.command, "--", *server] if self.command else list(server)
 
+    def wrap_in_pod(self, server: Sequence[str]) -> list[str]:
+        """The same where the image may lack the pod side: then the server starts alone, and its log says so."""
+        return ["sh", "-c", IN_FRONT, "sh", *self.wrap(server)] if self.command else list(server)
+
 
 def configure(
     c: Config,
@@ -103,8 +120,9 @@ def configure(
 
     public_url       where browsers reach the api, without a trailing slash
     pod_side         the pod side's folder or file, as the single-user server's machine sees it; None: the image
-                     starts the pod side itself
-    service          the service's name; scopes and the OAuth client id follow from it
+                     starts the pod side itself. With KubeSpawner an image that lacks it starts its server
+                     alone, and the log says so
+    service          the service's name, in small letters; scopes and the OAuth client id follow from it
     api_token[_file] the secret shared with the api; default: the variable SSH_BASTION_HUB_TOKEN
     api_url          where pods reach the api; default: public_url
     pod_python       the Python that runs the pod side; it needs nothing but the standard library
@@ -264,7 +282,7 @@ def mark(pod: Any, pods: PodSide, instance: int) -> None:
     ssh_port, key_port = (pods.environment[name] for name in IN_PODS)
     notebook = pod.spec.containers[0]
     if notebook.args:
-        notebook.args = pods.wrap(notebook.args)
+        notebook.args = pods.wrap_in_pod(notebook.args)
     elif pods.command:
         raise NoCommand
     pod.metadata.labels = {**(pod.metadata.labels or {}), LABEL[0]: LABEL[1]}

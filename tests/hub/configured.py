@@ -87,7 +87,12 @@ async def used(c):
     return {"page": page, "options": options, "query": query, "image": spawner.image}
 
 
-FUNCTIONS = {"configure": configure, "instance_id": instance_id, "hook": hook}
+def pod_command(given):
+    """What a container is told to run."""
+    return ours.PodSide((given["python"], given["pod_side"])).wrap_in_pod(given["server"])
+
+
+FUNCTIONS = {"configure": configure, "instance_id": instance_id, "hook": hook, "pod_command": pod_command}
 
 for line in sys.stdin:
     name, argument = json.loads(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,44 @@ def test_an_own_reading_of_a_form_goes_on_and_does_not_see_the_box(ask: Ask) -> 
 def test_options_that_a_dictionary_applies_go_on(ask: Ask) -> None:
     """JupyterHub logs a warning for each option that is in no such dictionary; the box is not shown to it."""
     assert ask("hook", "apply_user_options, dict")["image"] == "theirs"
+
+
+ECHO = "import json, os, sys; print(json.dumps([os.getpid(), sys.argv[1:]]))"
+SERVER = [sys.executable, "-c", ECHO, "two words", "$HOME `id` $(id)", "'\"", "a\nline", "", "--", "*"]
+
+
+def ran(ask: Ask, python: str, side: Path) -> tuple[list[str], str]:
+    """What a container with these two ran in the end, as the process that it began with, and what its log says."""
+    words = ask("pod_command", {"python": python, "pod_side": str(side), "server": SERVER})
+    assert not [word for word in words[: -len(SERVER)] if "$(" in word or "$$" in word]  # Kubernetes would read them
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as container:
+        said, log = container.communicate(timeout=60)
+        assert container.returncode == 0, log
+    process, arguments = json.loads(said)
+    assert process == container.pid
+    return arguments, log
+
+
+@pytest.mark.parametrize("where", ["side.py", "side/__main__.py"])
+def test_a_pod_whose_image_has_the_pod_side_becomes_it(ask: Ask, tmp_path: Path, where: str) -> None:
+    (tmp_path / where).parent.mkdir(exist_ok=True)
+    (tmp_path / where).write_text(ECHO)
+    assert ran(ask, sys.executable, tmp_path / Path(where).parts[0]) == (["--", *SERVER], "")
+
+
+@pytest.mark.parametrize("lacking", ["the pod side", "all but its folder", "Python", "a Python that is new enough"])
+def test_a_pod_whose_image_lacks_something_becomes_the_server_and_its_log_says_what(
+    ask: Ask, tmp_path: Path, lacking: str
+) -> None:
+    side, python = tmp_path / "side", tmp_path / "python"
+    if lacking != "the pod side":
+        side.mkdir()
+    if "Python" in lacking:
+        (side / "__main__.py").write_text("raise SystemExit(2)")
+    if lacking == "a Python that is new enough":
+        python.write_text("#!/bin/sh\nexit 1\n")
+        python.chmod(0o755)
+    arguments, log = ran(ask, str(python) if "Python" in lacking else sys.executable, side)
+    assert arguments == SERVER[3:]
+    assert log.startswith("[notebook-ssh] SSH stays off: this image has no pod side in ")
+    assert log.count("\n") == 1

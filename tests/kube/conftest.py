@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 import anyio
@@ -60,7 +61,7 @@ def running(
     factory: pytest.TempPathFactory,
     settings: Mapping[str, str] | None = None,
     api_settings: Mapping[str, str] | None = None,
-    **how: bool,
+    **how: bool | Path,
 ) -> Iterator[KubeSystem]:
     cluster = FakeCluster(factory.mktemp("cluster"))
     cluster.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,26 @@ async def test_profiles_and_hooks_that_were_there_go_on(furnished: KubeSystem) -
     await alice.certificate()
     assert alice.ssh("alice", "echo $SIZE").stdout == b"large\n"
     await furnished.hub.clean()
+
+
+@pytest.fixture(scope="module")
+def without_pod_side(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSystem]:
+    """A hub whose images lack the pod side that it names."""
+    yield from running(hub_release, tmp_path_factory, pod_side=Path("/opt/nowhere/jupyterhub_bastion_notebook"))
+
+
+async def test_on_an_image_without_the_pod_side_the_box_keeps_no_server_from_starting(
+    without_pod_side: KubeSystem,
+) -> None:
+    await without_pod_side.hub.make_users()
+    await without_pod_side.submit("alice", enable_ssh="on")  # waits until JupyterHub can reach the server
+    pod = without_pod_side.cluster.pod_of("alice")
+    assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
+    log = (without_pod_side.cluster.folder / f"{pod['metadata']['name']}.log").read_text()
+    assert "SSH stays off: this image has no pod side in /opt/nowhere/jupyterhub_bastion_notebook" in log
+    alice = without_pod_side.system.person("alice")
+    await alice.certificate()
+    refused = alice.ssh("alice", "true")
+    assert refused.returncode == 255
+    assert b"The server alice does not answer on its SSH port." in refused.stderr
+    await without_pod_side.hub.clean()
