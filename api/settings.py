@@ -339,8 +339,8 @@ class Settings(BaseSettings):
     public_url: WebAddress = "http://127.0.0.1:9080"
     """This service as browsers and pods see it. Every link is made from it, never from a request."""
 
-    service_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "ssh"
-    """Our name in JupyterHub's `services` list."""
+    service_name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "ssh"
+    """Our name in JupyterHub's `services` list. JupyterHub takes no capitals in the scope that is made of it."""
 
     zone: str = "hub"
     """The domain in which servers have names: `alice+gpu.hub`. It exists in SSH only, never in DNS."""

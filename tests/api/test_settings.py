@@ -56,6 +56,8 @@ def test_a_misspelt_setting_is_an_error_that_names_the_right_one() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("SERVICE_NAME", "SSH"),
+        ("SERVICE_NAME", "ssh.hub"),
         ("ZONE", "Hub"),
         ("ZONE", "a,b"),
         ("PUBLIC_URL", "gopher://x"),

@@ -18,6 +18,24 @@ WRONG: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "a setting of another process": ({"api": {"settings": {"BASTION_WORKERS": 2}}}, "BASTION_WORKERS"),
     "a path of the hub's": ({"publicUrl": "https://hub.example.org/ssh"}, "publicUrl"),
     "a port twice": ({"notebooks": {"moreSshPorts": [22, 22]}}, "moreSshPorts"),
+    "the hub's own host": (
+        {"hub": {"url": "https://SSH.example.org:8443/base"}},
+        "give the api a host name of its own",
+    ),
+    "a zone with the api in it": (
+        {"zone": "example.org", "bastion": {"hosts": ["192.0.2.1"]}},
+        "zone is example.org, and ssh.example.org lies in it",
+    ),
+    "a zone with the bastion in it": (
+        {"zone": "example.net", "bastion": {"hosts": ["192.0.2.1", "example.net."]}},
+        "zone is example.net, and example.net. lies in it",
+    ),
+    "a whole address of Kubernetes": ({"kubeApiHost": "https://192.0.2.10:6443"}, "kubeApiHost"),
+    "an address of Kubernetes with its port": ({"kubeApiHost": "192.0.2.10:6443"}, "kubeApiHost"),
+    "a host of Kubernetes with its port": ({"kubeApiHost": "cafe:6443"}, "kubeApiHost"),
+    "an IPv6 address of Kubernetes in brackets": ({"kubeApiHost": "[2001:db8::1]"}, "kubeApiHost"),
+    "a service with capitals": ({"hub": {"serviceName": "SSH"}}, "serviceName"),
+    "a service with a dot": ({"hub": {"serviceName": "ssh.hub"}}, "serviceName"),
     "no image": ({"image": {"repository": ""}}, "image.repository is empty: build"),
     "no address": ({"publicUrl": ""}, "publicUrl is empty: set it"),
     "no hub": ({"hub": {"url": ""}}, "hub.url is empty: set it"),
@@ -83,6 +101,16 @@ ALL_PODS: Mapping[str, Any] = {"namespaceSelector": {}}
 PROXIES: Mapping[str, Any] = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
 HUBS_NAMESPACE: Mapping[str, Any] = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "hub"}}}
 EVERYBODY: Mapping[str, Any] = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+
+
+@pytest.mark.parametrize("host", ["", "192.0.2.10", "api.cluster.example.org", "localhost", "2001:db8::10", "::1"])
+def test_kubernetes_is_named_by_its_host_alone(host: str) -> None:
+    assert rendered({"kubeApiHost": host})
+
+
+def test_on_one_machine_the_hub_and_the_api_may_share_its_loopback_and_a_zone_may_be_alike() -> None:
+    assert rendered({"publicUrl": "http://127.0.0.1:9080", "hub": {"url": "http://127.0.0.1:8000"}})
+    assert rendered({"zone": "sh.example.org"})
 
 
 @pytest.mark.parametrize("network", OVERLAPPING)

@@ -35,13 +35,14 @@ def get_config(key, default=None):
     return value
 
 module.get_config = get_config
-module.get_secret_value = lambda key, default=None: {"hub.services.ssh.apiToken": given["token"]}[key]
+module.get_secret_value = lambda key, default=None: given["secrets"][key]
 sys.modules["z2jh"] = module
 c = Config()
 c.JupyterHub.spawner_class = "simple"
 c.JupyterHub.services = [{"name": "other", "api_token": "o" * 32}]
 for name, service in get_config("hub.services").items():
-    c.JupyterHub.services.append({**service, "name": name, "api_token": given["token"]})
+    token = given["secrets"][f"hub.services.{name}.apiToken"]
+    c.JupyterHub.services.append({**service, "name": name, "api_token": token})
 c.JupyterHub.load_roles = []
 before = set(c.JupyterHub)
 for name in sorted(given["values"]["hub"]["extraConfig"]):
@@ -59,12 +60,14 @@ json.dump({
 def configured(release: Release, **ssh: Any) -> dict[str, Any]:
     mounted = Path(VALUES["hub"]["extraFiles"]["ssh"]["mountPath"])
     assert mounted.name == "jupyterhub_bastion_hub.py"
-    text = json.dumps({**VALUES, "custom": {"ssh": {**VALUES["custom"]["ssh"], **ssh}}})
+    service = ssh.get("service", "ssh")
+    hub = {**VALUES["hub"], "services": {service: VALUES["hub"]["services"]["ssh"]}}
+    text = json.dumps({"custom": {"ssh": {**VALUES["custom"]["ssh"], **ssh}}, "hub": hub})
     assert str(mounted.parent) in text
     values = json.loads(text.replace(str(mounted.parent), str(HUB)))
     done = subprocess.run(
         [binaries(release) / "python", "-c", PROGRAM],
-        input=json.dumps({"values": values, "token": TOKEN}),
+        input=json.dumps({"values": values, "secrets": {f"hub.services.{service}.apiToken": TOKEN}}),
         capture_output=True,
         text=True,
         check=False,
@@ -86,6 +89,17 @@ def test_the_hub_knows_the_service_once_and_its_users_may_use_it(hub_release: Re
     assert made["box"]
 
 
+def test_another_name_of_the_service_is_said_once(hub_release: Release) -> None:
+    made = configured(hub_release, service="shell")
+    assert [(one["name"], one.get("oauth_client_id")) for one in made["services"]] == [
+        ("other", None),
+        ("shell", "service-shell"),
+    ]
+    assert made["services"][1]["api_token"] == TOKEN
+    assert [role["services"] for role in made["roles"] if "services" in role] == [["shell"]]
+    assert [one["name"] for one in configured(hub_release, service="shell", enabled=False)["services"]] == ["other"]
+
+
 def test_the_switch_leaves_the_hub_as_it_was(hub_release: Release) -> None:
     made = configured(hub_release, enabled=False)
     assert [one["name"] for one in made["services"]] == ["other"]
@@ -96,7 +110,8 @@ def test_the_switch_leaves_the_hub_as_it_was(hub_release: Release) -> None:
 def test_the_two_charts_mean_the_same_service_token_and_ports() -> None:
     objects = rendered()
     variables = environment(objects, "api")
-    assert variables["SSH_API_SERVICE_NAME"] in VALUES["hub"]["services"]
+    assert variables["SSH_API_SERVICE_NAME"] == VALUES["custom"]["ssh"]["service"]
+    assert list(VALUES["hub"]["services"]) == [variables["SSH_API_SERVICE_NAME"]]
     (token,) = [v["secret"] for v in pod_specs(objects)[f"{NAME}-api"]["volumes"] if v["name"] == "hub-token"]
     assert token["items"][0]["key"] == "hub.services.ssh.apiToken"
     assert VALUES["custom"]["ssh"]["apiUrl"] == f"http://{NAME}-api-pods.hub.svc"

@@ -51,8 +51,23 @@
 {{- if and $values.bastion.service.nodePort (eq $values.bastion.service.type "ClusterIP") -}}
 {{- fail "bastion.service.nodePort needs bastion.service.type NodePort or LoadBalancer." -}}
 {{- end -}}
+{{- include "bastion.hostChecks" . -}}
 {{- include "bastion.nameChecks" . -}}
 {{- include "bastion.proxyChecks" . -}}
+{{- end -}}
+
+{{/* Host names with which the api would refuse to start. */}}
+{{- define "bastion.hostChecks" -}}
+{{- $values := .Values -}}
+{{- $host := lower (urlParse $values.publicUrl).hostname -}}
+{{- if and (eq $host (lower (urlParse $values.hub.url).hostname)) (ne $host "localhost") (ne $host "::1") (not (regexMatch "^127[.][0-9.]+$" $host)) -}}
+{{- fail (printf "publicUrl and hub.url have the same host (%s), and browsers send a host's cookies to each of its ports, so notebook servers would be sent the api's sessions: give the api a host name of its own, like https://ssh.example.org." $host) -}}
+{{- end -}}
+{{- range $own := append $values.bastion.hosts $host -}}
+{{- if hasSuffix (printf ".%s" $values.zone) (printf ".%s" (lower $own | trimSuffix ".")) -}}
+{{- fail (printf "zone is %s, and %s lies in it, so a server's name could stand for that host: set zone to a domain that has none of bastion.hosts nor the host of publicUrl, like hub." $values.zone $own) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Names, labels and ports that Kubernetes or another value would refuse only later. */}}

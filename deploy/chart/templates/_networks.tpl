@@ -38,6 +38,11 @@
 {{- $found -}}
 {{- end -}}
 
+{{/* "true" when one of these policy peers is a network: whoever is no pod is let in by such a peer alone. */}}
+{{- define "bastion.networkAmong" -}}
+{{- range . -}}{{- if .ipBlock -}}true{{- end -}}{{- end -}}
+{{- end -}}
+
 {{/* The first of these policy peers that lets notebook servers in, as far as can be seen here: it names no pods and no
 namespaces, or the notebooks' namespace without labels, or a network with their addresses. */}}
 {{- define "bastion.peersWithNotebooks" -}}
