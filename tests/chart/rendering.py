@@ -130,9 +130,11 @@ def helm(*arguments: str, values: Mapping[str, Any]) -> subprocess.CompletedProc
     )
 
 
-def template(values: Mapping[str, Any], namespace: str = NAMESPACE) -> subprocess.CompletedProcess[str]:
+def template(
+    values: Mapping[str, Any], namespace: str = NAMESPACE, release: str = RELEASE
+) -> subprocess.CompletedProcess[str]:
     # A helm built from its module names no release of Kubernetes, and then takes a very old one.
-    return helm("template", RELEASE, str(CHART), "--namespace", namespace, "--kube-version", "1.35.4", values=values)
+    return helm("template", release, str(CHART), "--namespace", namespace, "--kube-version", "1.35.4", values=values)
 
 
 class _EachKeyOnce(yaml.SafeLoader):

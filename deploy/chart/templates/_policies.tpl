@@ -27,7 +27,7 @@
 {{- range $namespace := (include "bastion.namespaces" . | fromJson).in }}
 - namespaceSelector:
     matchLabels:
-      kubernetes.io/metadata.name: {{ $namespace }}
+      kubernetes.io/metadata.name: {{ $namespace | quote }}
   podSelector:
     matchLabels:
       {{- toYaml $.Values.notebooks.matchLabels | nindent 6 }}
