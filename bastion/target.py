@@ -32,7 +32,10 @@ _log = logging.getLogger(__name__)
 _TROUBLE = {
     PodTrouble.UNREACHABLE: "The server {server} does not answer on its SSH port. If it is running, restart it.",
     PodTrouble.WRONG_HOST_KEY: "What answers for {server} is not the server that enrolled. Restart the server.",
-    PodTrouble.LOGIN_REFUSED: "The server {server} does not let the bastion in. Restart the server.",
+    PodTrouble.LOGIN_REFUSED: (
+        "The server {server} does not let the bastion in as {user}. Restart the server; if that does not help, "
+        "ask the administrator of this hub whether its image works as another user."
+    ),
     PodTrouble.PROTOCOL: "What answers for {server} is not an SSH server that is known here. Restart the server.",
 }
 
@@ -96,7 +99,8 @@ class Reach:
                 await self._suspect(pod)
             unknown = failure.trouble is PodTrouble.WRONG_HOST_KEY and pod.host_key is None
             sentence = _NOT_OURS if unknown else _TROUBLE[failure.trouble]
-            raise RelayRefused(sentence.format(server=pod.server, line=self.jump_line(pod))) from None
+            words = sentence.format(server=pod.server, user=pod.unix_user, line=self.jump_line(pod))
+            raise RelayRefused(words) from None
         self._remember(pod)
         return made
 

@@ -53,3 +53,12 @@ async def test_why_a_pod_could_not_be_had_is_counted(
         assert await made.metric(name) == 0
         assert not await made.gets_in(made.key("alice"))
         assert await made.metric(name) >= 1
+
+
+async def test_whom_a_pod_does_not_let_in_is_named_and_who_can_help(tmp_path: Path) -> None:
+    async with site(tmp_path, SHUTDOWN_GRACE="0") as made:
+        another_user(made)
+        await made.start()
+        _, _, said = await (await made.ssh(made.key("alice"), "true", log_level="INFO")).ends()
+    assert b"The server alice does not let the bastion in as nobody-here. Restart the server" in said
+    assert b"ask the administrator of this hub whether its image works as another user." in said

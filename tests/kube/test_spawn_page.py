@@ -104,8 +104,10 @@ async def test_the_home_of_sessions_is_the_servers(clean: KubeSystem) -> None:
 
 @pytest.fixture(scope="module")
 def furnished(hub_release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeSystem]:
-    """A hub whose administrator has profiles and a hook already."""
-    yield from running(hub_release, tmp_path_factory, existing_form=True)
+    """A hub whose administrator has profiles and a hook already. One profile's image has a Unix user of its own, and
+    its annotation says which."""
+    users = {"BASTION_DIRECTORY_UNIX_USER": "nobody-here"}
+    yield from running(hub_release, tmp_path_factory, users, existing_form=True)
 
 
 async def test_profiles_and_hooks_that_were_there_go_on(furnished: KubeSystem) -> None:
@@ -120,6 +122,18 @@ async def test_profiles_and_hooks_that_were_there_go_on(furnished: KubeSystem) -
     alice = furnished.system.person("alice")
     await alice.certificate()
     assert alice.ssh("alice", "echo $SIZE").stdout == b"large\n"
+    await furnished.hub.clean()
+
+
+async def test_a_profile_says_by_annotation_which_user_its_image_works_as(furnished: KubeSystem) -> None:
+    await furnished.hub.make_users()
+    for server, profile in (("one", "large"), ("other", "small")):
+        await furnished.submit("alice", server, profile=profile, enable_ssh="on")
+        await furnished.system.listed("alice", server)
+    alice = furnished.system.person("alice", "-users")
+    await alice.certificate()
+    assert alice.ssh("alice+one", "id -un").stdout.decode() == f"{unix_user()}\n"
+    assert b"does not let the bastion in as nobody-here" in alice.ssh("alice+other", "true").stderr
     await furnished.hub.clean()
 
 

@@ -6,6 +6,7 @@
 import asyncio
 import json
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -89,6 +90,7 @@ if given["kubernetes"] and given["existing_form"]:
             "slug": "large",
             "kubespawner_override": {
                 "extra_labels": {"size": "large"},
+                "extra_annotations": {"jupyterhub-bastion/unix-user": pwd.getpwuid(os.getuid()).pw_name},
                 "environment": {"SIZE": "large"},
                 "cmd": [*given["server_command"], "as-the-profile-has-it"],
             },

@@ -228,15 +228,17 @@ class Site:
             self._keys.append(path)
         return path
 
-    async def ssh(self, key: Path, *arguments: str, login: str = "alice", source: str = "127.0.0.1") -> Client:
-        """`ssh alice@bastion …` from an address of this machine."""
+    async def ssh(
+        self, key: Path, *arguments: str, login: str = "alice", source: str = "127.0.0.1", log_level: str = "ERROR"
+    ) -> Client:
+        """`ssh alice@bastion …` from an address of this machine. What a bastion says before the end needs INFO."""
         options = (
             "IdentitiesOnly=yes",
             "IdentityAgent=none",
             "BatchMode=yes",
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
+            f"LogLevel={log_level}",
             f"Port={self.port}",
             f"BindAddress={source}",
         )
