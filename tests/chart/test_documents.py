@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bastion.directory.podspec import UNIX_USER
 from bastion.settings import read_settings
 from tests.chart.rendering import CHART, NAME, Object, environment, merged, named, template
 
@@ -44,6 +45,31 @@ def test_what_is_to_be_added_behind_a_proxy_is_taken() -> None:
     objects = [one for one in yaml.safe_load_all(done.stdout) if one]
     settings = read_settings(environment(objects, "bastion"))
     assert [str(one) for one in settings.proxy.networks] == ["10.244.3.0/24"]
+
+
+def test_the_policy_for_cilium_selects_whatever_needs_the_kubernetes_api() -> None:
+    (policy,) = [one for one in blocks("docs/kubernetes.md") if one.get("kind") == "CiliumNetworkPolicy"]
+    chosen = policy["spec"]["endpointSelector"]
+    objects = [one for one in yaml.safe_load_all(template(site("docs/kubernetes.md")).stdout) if one]
+    selected, wanted = set(), set()
+    for one in objects:
+        if one["kind"] in ("Deployment", "Job"):
+            pods, name = one["spec"]["template"], one["metadata"]["name"]
+            labels = pods["metadata"]["labels"]
+            if all(labels[key] == value for key, value in chosen["matchLabels"].items()) and all(
+                each["operator"] == "In" and labels[each["key"]] in each["values"]
+                for each in chosen["matchExpressions"]
+            ):
+                selected.add(name)
+            if pods["spec"]["automountServiceAccountToken"]:
+                wanted.add(name)
+    assert selected == wanted == {f"{NAME}-bastion", f"{NAME}-secrets"}
+
+
+def test_the_annotation_for_an_images_user_is_the_one_that_the_bastion_reads() -> None:
+    servers = [one["singleuser"] for one in blocks("docs/kubernetes.md") if "singleuser" in one]
+    ((profile,),) = [one["profileList"] for one in servers if "profileList" in one]
+    assert list(profile["kubespawner_override"]["extra_annotations"]) == [UNIX_USER]
 
 
 def test_the_commands_for_every_bastion_select_its_pods() -> None:

@@ -119,6 +119,22 @@ async def test_a_pod_that_is_not_ready_any_more_stays_and_says_so(cluster: FakeC
         assert (change.old.ready, change.new.ready) == (True, False)
 
 
+async def test_a_pod_that_was_never_ready_is_not_known_yet(cluster: FakeCluster) -> None:
+    cluster.create(pod_object("jupyter-alice", "alice", instance=7, ready=False))
+    async with watched(cluster) as seen:
+        await seen.listed()
+        assert seen.directory.find(ALICE) is None
+
+
+async def test_a_pod_that_loses_its_address_stops(cluster: FakeCluster) -> None:
+    cluster.create(pod_object("jupyter-alice", "alice", instance=7))
+    async with watched(cluster) as seen:
+        await seen.next()
+        cluster.patch("jupyter-alice", {"status": {"podIP": None}})
+        assert isinstance(await seen.next(), Stopped)
+        assert seen.directory.find(ALICE) is None
+
+
 async def test_a_pod_without_the_label_is_not_seen_and_one_that_loses_it_stops(cluster: FakeCluster) -> None:
     cluster.create(pod_object("jupyter-bob", "bob", labels={"ssh-bastion-server/notebook": "false"}))
     cluster.create(pod_object("jupyter-alice", "alice", instance=7))
