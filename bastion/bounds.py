@@ -10,7 +10,7 @@ from bastion.lobby import LobbyLimits
 from bastion.registry import Limits
 from bastion.relay.limits import RelayLimits
 from bastion.settings import Settings
-from bastion.surroundings import make_room_for
+from bastion.surroundings import Room, make_room_for
 from bastion.waitingroom import WaitingLimits
 
 
@@ -35,8 +35,14 @@ def relay_limits(settings: Settings, hit: Callable[[str], None]) -> RelayLimits:
     )
 
 
-def lobby_limits(settings: Settings) -> LobbyLimits:
-    """What one process lets in: its share of the bounds on the whole, and no more than it has descriptors for."""
+def room_for(settings: Settings) -> Room:
+    """One process's share of connections and tunnels, and no more than it has descriptors for."""
+    limits, workers = settings.limits, settings.workers
+    return make_room_for(max(limits.connections // workers, 1), max(limits.tunnels // workers, 1))
+
+
+def lobby_limits(settings: Settings, room: Room) -> LobbyLimits:
+    """What one process lets in: its share of the bounds on the whole, with `room` for connections."""
     limits, workers = settings.limits, settings.workers
     start = max(limits.unauthenticated_start // workers, 1)
     return LobbyLimits(
@@ -44,24 +50,22 @@ def lobby_limits(settings: Settings) -> LobbyLimits:
         rate=limits.unauthenticated_rate,
         full=max(limits.unauthenticated_full // workers, start + 1),
         per_address=limits.unauthenticated_per_address,
-        connections=make_room_for(max(limits.connections // workers, 1)),
+        connections=room.connections,
         connections_per_address=limits.connections_per_address,
     )
 
 
-def waiting_limits(settings: Settings) -> WaitingLimits:
+def waiting_limits(settings: Settings, room: Room) -> WaitingLimits:
     """Who may wait for a browser in one process: never more than half of its connections, so that whoever has a
     certificate finds the other half."""
     limits, workers = settings.limits, settings.workers
     return WaitingLimits(
-        total=max(min(limits.interactive // workers, limits.connections // workers // 2), 1),
+        total=max(min(limits.interactive // workers, room.connections // 2), 1),
         per_address=limits.interactive_per_address,
         seconds=settings.login.interactive_seconds,
     )
 
 
-def session_limits(settings: Settings) -> Limits:
+def session_limits(settings: Settings, room: Room) -> Limits:
     """What one process keeps: a session for each connection, and one for each tunnel."""
-    limits = settings.limits
-    total = (limits.connections + limits.tunnels) // settings.workers
-    return Limits(total=max(total, 1), per_user=limits.connections_per_user)
+    return Limits(total=room.connections + room.tunnels, per_user=settings.limits.connections_per_user)

@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from bastion.admission import DoorRules
 from bastion.auth import Authenticator
 from bastion.authority import Authority, AuthorityStore, HopCertificates, LoginDesk, read_secret
-from bastion.bounds import lobby_limits, relay_limits, session_limits, waiting_limits
+from bastion.bounds import lobby_limits, relay_limits, room_for, session_limits, waiting_limits
 from bastion.commands import Commands
 from bastion.directory.choose import open_directory
 from bastion.directory.enrolled import EnrolledDirectory
@@ -53,6 +53,7 @@ class Parts:
         self._audit = AuditLog(audit_stream)
         self.tally = Tally()
         limits = relay_limits(settings, self.tally.reached)
+        room = room_for(settings)
         fast_aes = has_fast_aes(cpuinfo())
         self.host_key = HostKey(settings.state_directory)
         self.store = AuthorityStore(settings.state_directory)
@@ -71,7 +72,7 @@ class Parts:
         self.hops = HopCertificates(self.authority)
         self.reports = Reports(self.authority, time.time)
         self.registry: Registry[Inside] = Registry(
-            session_limits(settings), hit=self.tally.reached, came=self.reports.came, went=self.reports.went
+            session_limits(settings, room), hit=self.tally.reached, came=self.reports.came, went=self.reports.went
         )
         self.commands = Commands(self.registry, self.keys, prefix)
         self.reach = Reach(
@@ -122,10 +123,10 @@ class Parts:
             default_algorithms(fast_aes=fast_aes, also=settings.listen.also_offer),
         )
         self.hall = Hall(
-            Lobby(lobby_limits(settings), hit=self.tally.reached),
+            Lobby(lobby_limits(settings, room), hit=self.tally.reached),
             self.entrance,
             self.house,
-            WaitingRoom(waiting_limits(settings), clock=time.monotonic, hit=self.tally.reached),
+            WaitingRoom(waiting_limits(settings, room), clock=time.monotonic, hit=self.tally.reached),
             Proxies(settings.proxy.networks, settings.proxy.timeout),
         )
         self.metrics = Metrics(

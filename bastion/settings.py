@@ -151,7 +151,7 @@ class LimitSettings(Group):
     """Connections in all. Each may need two file descriptors; the limit of the process is raised as far as it goes."""
 
     tunnels: Count = 5000
-    """Tunnels of jump connections in all."""
+    """Tunnels of jump connections in all. Each needs a file descriptor."""
 
     channels: Count = 256
     """Channels of one connection, open or being opened, of every kind and in both directions."""

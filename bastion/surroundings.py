@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -11,6 +12,9 @@ from ca.errors import BastionError
 
 _SPARE = 256
 """Descriptors for everything but connections: the api, key fetches, logs."""
+
+_LEAST = 16
+"""Connections, and tunnels, that are let in however few descriptors there are."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,23 +53,36 @@ def cpuinfo() -> str:
         return ""
 
 
-def make_room_for(connections: int) -> int:
-    """Raise the limit of open files for so many connections, each with one to a pod. How many there is room for.
+@dataclass(frozen=True, slots=True)
+class Room:
+    """For how many connections and tunnels there are descriptors."""
+
+    connections: int
+    tunnels: int
+
+
+def make_room_for(connections: int, tunnels: int) -> Room:
+    """Raise the limit of open files for so many: each connection may have one to a pod, and so has each tunnel.
 
     Without descriptors the kernel would let connections wait unanswered; a bound that is known refuses them in words.
+    Where there are not enough, both bounds shrink alike.
     """
-    wanted = 2 * connections + _SPARE
+    wanted = 2 * connections + tunnels + _SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    room = max((soft - _SPARE) // 2, 16)
+        return Room(connections, tunnels)
+    share = max(soft - _SPARE, 0) / (wanted - _SPARE)
+    room = Room(*(min(max(int(one * share), _LEAST), one) for one in (connections, tunnels)))
     _log.warning(
-        "only %d open files are allowed: at most %d connections, not %d (raise LimitNOFILE or `ulimit -Hn`)",
+        "only %d open files are allowed: at most %d connections and %d tunnels, not %d and %d "
+        "(raise LimitNOFILE or `ulimit -Hn`)",
         soft,
-        room,
+        room.connections,
+        room.tunnels,
         connections,
+        tunnels,
     )
     return room
