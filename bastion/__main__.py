@@ -90,7 +90,7 @@ async def _run(settings: Settings, parsed: argparse.Namespace) -> int:
             from bastion.worker import work  # noqa: PLC0415 - as above
 
             _log(settings, parsed.number)
-            return await work(settings, parsed.number, parsed.link, parsed.doors)
+            return await work(settings, parsed.number, parsed.link, parsed.doors, insist=parsed.insist)
         case _:
             return await _command(settings, parsed)
 
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("number", type=int)
     worker.add_argument("link", type=int)
     worker.add_argument("doors", type=int, nargs="+")
+    worker.add_argument("--insist", action="store_true")
     return parser
 
 

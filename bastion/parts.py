@@ -145,6 +145,7 @@ class Parts:
             )
         )
         self.informed = asyncio.Event()
+        """Set as soon as it is known whom to trust."""
         if self.known.word is not None:
             self.informed.set()
 

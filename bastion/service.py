@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
@@ -20,6 +19,10 @@ from ca.errors import BastionError
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
+
+PATIENCE = 5.0
+"""Seconds that the bastion waits before it listens without a host certificate, or only to say that it does not know
+which servers run."""
 
 ASK_AGAIN = (1.0, 2.0, 5.0, 12.0, 30.0)
 """Seconds between the tries to learn a new pod's keys ahead, until it has answered."""
@@ -55,7 +58,7 @@ class Bastion(Parts):
                     port = MetricsPort(self._settings.metrics_host, self._settings.metrics_port, self.metrics_text)
                     await port.start()
                     stack.callback(port.stop)
-                await self.work(stop)
+                await self.work(stop, insist=insists(self._settings))
         finally:
             await admin.stop()
 
@@ -70,11 +73,13 @@ class Bastion(Parts):
         doors: Sequence[socket.socket] = (),
         retire: asyncio.Event | None = None,
         listening: Callable[[], None] = lambda: None,
+        insist: bool = False,
     ) -> None:
-        """Listen as soon as it is known whom to trust; end in order.
+        """Listen as soon as it is known whom to trust and which servers run; end in order.
 
         `doors` are bound sockets to listen on, none for the one of the settings; `listening` is called when it does.
         After `retire` nobody new is accepted, and those who are here may stay as long as the settings say.
+        Whoever does not `insist` listens after `PATIENCE` though it is not known which servers run.
         """
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -84,18 +89,43 @@ class Bastion(Parts):
                 tasks.create_task(self.browser.run(), name="browser logins"),
                 tasks.create_task(self.reports.run(self.registry, self._settings.activity_interval), name="reports"),
                 tasks.create_task(
-                    self.host_key.keep_certified(
-                        self.authority, time.time, lambda: self.entrance.present(self.shown_keys())
-                    ),
+                    self.host_key.keep_certified(self.authority, lambda: self.entrance.present(self.shown_keys())),
                     name="host certificate",
                 ),
             ]
             if isinstance(self.directory, PodDirectory):
                 running.append(tasks.create_task(self.directory.run(), name="pods"))
-            await self._accept(stop, doors, retire or asyncio.Event(), listening)
+            if await self._ready(stop, insist):
+                await self._accept(stop, doors, retire or asyncio.Event(), listening)
             for task in running:
                 task.cancel()
             await self.reports.farewell()
+
+    async def _ready(self, stop: asyncio.Event, insist: bool) -> bool:
+        """Wait until there is something to listen for. False: `stop` came first."""
+        if not self.informed.is_set():
+            _log.info(
+                "waiting for the api at %s: nobody can be let in before it has said whom to trust",
+                self._settings.api.url,
+            )
+        if await _first(stop, self.informed) is stop:
+            return False
+        # Both at once: what the one takes is not to be waited for again with the other.
+        await asyncio.gather(
+            self._wait_for_servers(stop, insist),
+            _within(PATIENCE, stop, self.host_key.certified),
+        )
+        if not self.host_key.certified.is_set() and not stop.is_set():
+            _log.warning("listening without a host certificate: whoever trusts the CA alone is shown an unknown key")
+        return not stop.is_set()
+
+    async def _wait_for_servers(self, stop: asyncio.Event, insist: bool) -> None:
+        heard = self.directory.heard
+        if await _within(PATIENCE, stop, heard):
+            return
+        _log.warning("which servers run is not known yet: nobody can be let in before it is")
+        if insist:
+            await _first(stop, heard)
 
     async def _accept(
         self,
@@ -104,13 +134,6 @@ class Bastion(Parts):
         retire: asyncio.Event,
         listening: Callable[[], None],
     ) -> None:
-        if not self.informed.is_set():
-            _log.info(
-                "waiting for the api at %s: nobody can be let in before it has said whom to trust",
-                self._settings.api.url,
-            )
-        if await _first(stop, self.informed) is stop:
-            return
         servers = await self._listen(doors)
         listening()
         await _first(stop, retire)
@@ -156,6 +179,7 @@ class Bastion(Parts):
             self.tally.pods_dropped = state.dropped
             self.browser.permitted = state.interactive
             self.informed.set()
+            self.host_key.api_heard()
             if changed:
                 self.registry.revise(lambda session: session.still_valid())
             self.reports.heed(state.ended, self.registry)
@@ -186,6 +210,16 @@ class Bastion(Parts):
             self.keys.prefetch(pod)
 
 
+def insists(settings: Settings) -> bool:
+    """Whether a process in whose place nobody listens waits without end for which servers run, and does not listen
+    only to say that it does not know.
+
+    In Kubernetes it does, as for the api's first word: what does not listen is not ready, so other bastions get the
+    connections, and an upgrade leaves the old ones where they are.
+    """
+    return settings.directory.source == "kubernetes"
+
+
 def cannot_listen(settings: Settings, error: OSError) -> str:
     """The sentence for the operator."""
     listen = settings.listen
@@ -201,3 +235,13 @@ async def _first(*events: asyncio.Event) -> asyncio.Event:
         for one in waits:
             one.cancel()
     return next(event for event in events if event.is_set())
+
+
+async def _within(seconds: float, *events: asyncio.Event) -> bool:
+    """Whether any of these happens within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await _first(*events)
+    except TimeoutError:
+        return False
+    return True

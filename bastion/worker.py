@@ -19,10 +19,11 @@ from bastion.settings import Settings
 _log = logging.getLogger(__name__)
 
 
-async def work(settings: Settings, number: int, link: int, doors: Sequence[int]) -> int:
+async def work(settings: Settings, number: int, link: int, doors: Sequence[int], *, insist: bool) -> int:
     """Run as worker `number` until SIGTERM, or until the supervisor is gone.
 
-    `link` and `doors` are file descriptors: the socket pair's end, and the sockets to listen on.
+    `link` and `doors` are file descriptors: the socket pair's end, and the sockets to listen on. `insist`: not to
+    listen before it is known which servers run.
     """
     stop, retire = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -57,6 +58,7 @@ async def work(settings: Settings, number: int, link: int, doors: Sequence[int])
                 doors=sockets,
                 retire=retire,
                 listening=lambda: crew.tell(LISTENING),
+                insist=insist,
             )
         finally:
             for door in sockets:

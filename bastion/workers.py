@@ -7,7 +7,8 @@ has queued for a worker outlives it, and its successor takes it.
     a worker ends by itself   it is started again: at once, and when that fails soon, after a pause that grows. While
                               it pauses its socket is closed, so that the others get its connections
     SIGHUP                    new workers start; each old one stops accepting when its successor accepts, and ends when
-                              its last session does, or after BASTION_RESTART_GRACE
+                              its last session does, or after BASTION_RESTART_GRACE. One that does not learn in a minute
+                              whom to trust and which servers run is ended, and the old one stays
     SIGTERM, SIGINT           all workers say goodbye to their sessions and end
     the supervisor is killed  its line to each worker ends, and they end as with SIGTERM
 
@@ -31,7 +32,7 @@ from bastion.crew import Slot, Worker, pause_before
 from bastion.crewview import ANSWER_SECONDS, View
 from bastion.hostkey import HostKey
 from bastion.metricsport import MetricsPort
-from bastion.service import cannot_listen
+from bastion.service import cannot_listen, insists
 from bastion.settings import Settings
 from bastion.surroundings import private_directory
 from ca.errors import BastionError
@@ -87,7 +88,7 @@ class Supervisor:
                 await port.start()
             for slot in self._slots:
                 async with slot.changing:
-                    slot.current = await self._start(slot)
+                    slot.current = await self._start(slot, insist=insists(self._settings))
             await self.stop.wait()
         finally:
             if port is not None:
@@ -119,14 +120,15 @@ class Supervisor:
     def _open(self, slot: Slot) -> None:
         slot.open(self._settings.listen.host, self._settings.listen.port)
 
-    async def _start(self, slot: Slot) -> Worker:
+    async def _start(self, slot: Slot, *, insist: bool) -> Worker:
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         doors = [door.fileno() for door in slot.doors]
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "bastion", "worker", str(number), str(theirs.fileno()), *map(str, doors)),
+                *("-m", "bastion", "worker", *(("--insist",) if insist else ())),
+                *map(str, (number, theirs.fileno(), *doors)),
                 env={**os.environ, "BASTION_WORKERS": str(self._settings.workers)},
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *doors],
@@ -175,7 +177,8 @@ class Supervisor:
                         return
                 try:
                     self._open(slot)
-                    slot.current = await self._start(slot)
+                    # The kernel queues people for it already: rather a sentence than no answer.
+                    slot.current = await self._start(slot, insist=False)
                     return
                 except OSError as error:
                     _log.error("no worker for place %d: %s", slot.number, error)
@@ -191,21 +194,22 @@ class Supervisor:
                 return
             try:
                 self._open(slot)
-                new = await self._start(slot)
+                new = await self._start(slot, insist=True)
             except OSError as error:
                 _log.error("no new worker for place %d: %s", slot.number, error)
                 return
-            await _happens(new.ready, READY_SECONDS)
             old = slot.current
+            await _ready(new, old)
             if new.ended:
                 _log.error("worker %d could not take the place of the one before it", new.number)
                 return
-            if not new.listening and old is not None and not old.ended:
-                _log.error("worker %d does not accept connections: worker %d stays", new.number, old.number)
+            if not new.listening:
+                if old.process.returncode is None:
+                    _log.error("worker %d does not accept connections: worker %d stays", new.number, old.number)
                 new.terminate()
                 return
             slot.current, slot.failures = new, 0
-        if old is not None and not old.ended:
+        if not old.ended:
             old.leaving = True
             with suppress(AdminError):
                 await old.link.ask({"command": "retire"}, ANSWER_SECONDS)
@@ -244,6 +248,16 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s failed", task.get_name(), exc_info=error)
+
+
+async def _ready(new: Worker, old: Worker) -> None:
+    """Wait until the new worker is ready, as long as the old one can be left in its place."""
+    waits = [asyncio.ensure_future(new.ready.wait()), asyncio.ensure_future(old.process.wait())]
+    try:
+        await asyncio.wait(waits, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

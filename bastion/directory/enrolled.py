@@ -171,7 +171,10 @@ class EnrolledDirectory(LookUp):
             if instance in instances and hidden.version == version and now - hidden.since < self._hide_seconds
         }
         shown = [pod for pod in self._listed.values() if pod.instance not in self._hidden]
-        return self._tell(self._table.replace(shown, heard_at))
+        changes = self._tell(self._table.replace(shown, heard_at))
+        if heard_at is not None:
+            self.heard.set()
+        return changes
 
     def _remember_over_a_lost_database(self, listed: dict[tuple[Instance, str], Pod], epoch: str) -> None:
         """A new epoch is a new database, in which nobody has enrolled yet: a pod that it does not list is unknown, not

@@ -1,5 +1,6 @@
 """What every directory answers in the same way, whatever feeds it: from one table, to everybody who asks or listens."""
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -17,6 +18,8 @@ class LookUp:
     def __init__(self) -> None:
         self._table = Table()
         self._fan_out = FanOut()
+        self.heard = asyncio.Event()
+        """Set as soon as the source was heard for the first time: before that nothing is known of any server."""
 
     @property
     def heard_at(self) -> float | None:

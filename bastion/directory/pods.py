@@ -160,6 +160,8 @@ class PodDirectory(LookUp):
         first, mirror.heard_at = mirror.heard_at is None, asked_at
         if first:
             self._settled()
+        if self.heard_at is not None:
+            self.heard.set()
         return page.version
 
     async def _watch(self, mirror: Mirror, version: str) -> None:

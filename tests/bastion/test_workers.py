@@ -144,6 +144,47 @@ async def test_a_graceful_restart_keeps_sessions_and_loses_no_connection(two: Si
     assert await two.gets_in(key)
 
 
+async def test_new_workers_that_do_not_know_which_servers_run_leave_the_old_ones_in_their_place(two: Site) -> None:
+    key = two.key("alice")
+    await two.api.stop()
+    old, begins = set(workers(two)), two.log.stat().st_size
+    assert two.bastion is not None
+    two.bastion.send_signal(signal.SIGHUP)
+    for number in (3, 4):
+        await two.logged(rf"which servers run is not known yet.*\"worker\": {number}\D", begins)
+    for _ in range(8):  # the kernel chooses a worker for each
+        client = await two.ssh(key, "-W", "alice.hub:22", login="jump")
+        assert client.process.stdout is not None
+        async with asyncio.timeout(LIMIT):
+            assert (await client.process.stdout.readline()).startswith(b"SSH-2.0-OpenSSH")
+        assert (await client.ends())[0] == 0
+    assert old < set(workers(two))
+    assert "accepting nobody any more" not in two.log.read_text()
+    await two.api.start()
+    for number in (3, 4):
+        await two.logged(f"worker {number} .* accepts connections", begins)
+    await two.until("the old workers to be gone", lambda: not old & set(workers(two)))
+    assert await two.gets_in(key)
+
+
+async def test_a_worker_that_cannot_take_over_in_time_is_ended_and_the_old_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bastion.workers.READY_SECONDS", 0.0)
+    async with site(tmp_path) as made:
+        crew = SlowToStart(read_settings(made.environment() | {"BASTION_WORKERS": "1"}))
+        crew.released.set()
+        running = asyncio.create_task(crew.run())
+        await made.until("the first worker", lambda: crew._slots[0].current is not None)
+        crew.listens = False
+        crew.restart()
+        await made.until("the second worker to have ended", lambda: len(crew.started) == 2 and crew.started[1].ended)
+        assert crew._slots[0].current is crew.started[0]
+        assert not crew.started[0].leaving
+        crew.stop.set()
+        await running
+
+
 async def test_at_the_end_every_worker_tells_its_sessions(two: Site) -> None:
     found = await spread(two, two.key("alice"))
     assert two.bastion is not None
@@ -209,16 +250,18 @@ class SlowToStart(Supervisor):
         super().__init__(settings)
         self.begun, self.released = asyncio.Event(), asyncio.Event()
         self.started: list[Worker] = []
+        self.listens = True
 
-    async def _start(self, slot: Slot) -> Worker:
+    async def _start(self, slot: Slot, *, insist: bool) -> Worker:
         self.begun.set()
         number = next(self._numbers)
         process = await asyncio.create_subprocess_exec("sleep", "600", preexec_fn=die_with_parent(signal.SIGKILL))
         worker = Worker(number, slot, process, 0.0, lambda _: None)
         self.started.append(worker)
         worker.link = Silent({})
-        worker.listening = True
-        worker.ready.set()
+        if self.listens:
+            worker.listening = True
+            worker.ready.set()
         self._workers[number] = worker
         self._spawn(self._buried(worker), f"worker {number}")
         if number == 1:

@@ -279,7 +279,7 @@ async def site(folder: Path, **settings: str) -> AsyncIterator[Site]:
         async with internal_api(_state(sshd, signer)) as api:
             api.answers["/internal/hop-certificates"] = lambda body: _hop(sshd, body)
             api.answers["/internal/sessions"] = api.answers["/internal/activity"] = (200, {"heard": 0})
-            api.answers["/internal/host-certificates"] = (503, {"error": "unavailable", "error_description": "None."})
+            api.answers["/internal/host-certificates"] = lambda body: _host(sshd, body)
             made = Site(folder, api, sshd, signer, {f"BASTION_{name}": value for name, value in settings.items()})
             try:
                 yield made
@@ -316,3 +316,12 @@ def _hop(sshd: Sshd, body: dict[str, str]) -> tuple[int, dict[str, Any]]:
     )
     line = certificate.export_certificate().decode().strip()
     return 200, {"certificate": line, "valid_before": int(time.time()) + 600}
+
+
+def _host(sshd: Sshd, body: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    key = asyncssh.import_public_key(body["public_key"])
+    certificate = sshd.host_ca.generate_host_certificate(
+        key, "bastion", principals=["127.0.0.1"], valid_after="-1m", valid_before="+1h"
+    )
+    line = certificate.export_certificate().decode().strip()
+    return 200, {"certificate": line, "valid_before": int(time.time()) + 3600}

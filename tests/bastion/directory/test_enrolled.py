@@ -119,6 +119,10 @@ async def test_before_the_first_answer_nothing_is_known_and_nothing_is_fresh() -
     assert fresh.heard_at is None
     assert not fresh.fresh(0.0)
     assert fresh.running() == ()
+    fresh.apply([pod("alice")], "1", None)
+    assert not fresh.heard.is_set()
+    fresh.apply([pod("alice")], "1", 1000.0)
+    assert fresh.heard.is_set()
 
 
 async def test_the_list_stays_while_the_source_is_silent_and_only_its_age_grows() -> None:

@@ -93,6 +93,7 @@ async def test_nothing_is_fresh_before_the_first_list(cluster: FakeCluster) -> N
     async with watched(cluster) as seen:
         await seen.until(lambda: cluster.requests)
         assert seen.directory.heard_at is None
+        assert not seen.directory.heard.is_set()
         assert not seen.directory.fresh(asyncio.get_running_loop().time(), 1e9)
 
 
