@@ -51,7 +51,8 @@ class Hall:
     """What every connection shares until it is in, and what became of those that never were.
 
     `refused` counts newcomers by what stood in the way, `abandoned` those that left or were sent away before they had
-    logged in. `room` is where those wait who log in with a browser; `invited` counts what became of them.
+    logged in. `room` is where those wait who log in with a browser, at their `doors`; `invited` counts what became of
+    them. `closed` says why nobody may begin to any more.
     """
 
     lobby: Lobby
@@ -64,6 +65,14 @@ class Hall:
     farewells: int = 0
     abandoned: Counter[str] = field(default_factory=Counter)
     invited: Counter[str] = field(default_factory=Counter)
+    doors: "set[Watched]" = field(default_factory=set)
+    closed: Refusal | None = None
+
+    def close(self, why: Refusal) -> None:
+        """Nobody is let in any more: those who wait for a browser are told, and so are those who would begin to."""
+        self.closed = why
+        for door in list(self.doors):
+            door.send_home(why)
 
 
 class Watched(Door):
@@ -79,7 +88,7 @@ class Watched(Door):
 
     async def invite(self, login: str) -> str | Refusal:
         """Somebody is to log in with a browser: out of the lobby, into the waiting room."""
-        place = self._hall.room.enter(self._ticket.block, self._make_room)
+        place = self._hall.closed or self._hall.room.enter(self._ticket.block, self._make_room)
         if isinstance(place, Refusal):
             return self.turn_down(login, place)
         self._place = place
@@ -94,7 +103,11 @@ class Watched(Door):
         if place.gone:  # it had to make room while its login was begun
             self.end_waiting(Reason.TOO_MANY, _MADE_ROOM)
             return Refusal(Reason.TOO_MANY, _MADE_ROOM)
+        if self._hall.closed is not None:
+            self.send_home(self._hall.closed)
+            return self._hall.closed
         self._ticket.admitted()
+        self._hall.doors.add(self)
         self._hall.invited["begun"] += 1
         self._late = asyncio.get_running_loop().call_later(self.waits_seconds, self._too_late)
         return text
@@ -123,6 +136,11 @@ class Watched(Door):
         self._ticket.leave()
         super().closed(exc)
 
+    def send_home(self, why: Refusal) -> None:
+        """Whoever waits for a browser here need not wait any longer."""
+        self._leave_room(str(why.reason))
+        self.end_waiting(why.reason, why.sentence)
+
     def _make_room(self) -> None:
         self._leave_room("made_room")
         self.end_waiting(Reason.TOO_MANY, _MADE_ROOM)
@@ -141,6 +159,7 @@ class Watched(Door):
         if self._place is not None:
             self._place.leave()
             self._place = None
+        self._hall.doors.discard(self)
 
 
 def _why(ticket: Ticket, exc: Exception | None) -> str:

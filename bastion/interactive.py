@@ -9,9 +9,9 @@ However many wait, the api is asked one question at a time, at first each second
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import asyncssh
 
@@ -36,6 +36,8 @@ Strangers who only wait then cost the api little, in its log as well."""
 _REASONS = frozenset(Reason)
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Desk(Protocol):
@@ -102,7 +104,7 @@ class BrowserLogins:
         self._somebody = asyncio.Event()
         self._last_begun = 0.0
         self._counter = asyncio.Semaphore(_AT_ONCE)
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[Any]] = set()
         self.permitted = False
         """The api's word: false before the first, and where its device flow is off."""
 
@@ -128,7 +130,7 @@ class BrowserLogins:
             return Refusal(Reason.BAD_NAME, "That is not the name of a server. Write it like alice or alice+gpu.")
         key = parse_key_blob(asyncssh.generate_private_key("ssh-ed25519").public_data)
         # Not cancelled with the connection: what the api has begun by then has to be given up.
-        asking = asyncio.create_task(self._ask_for_one(key, None if jumps else login, peer))
+        asking = self._on_its_own(self._ask_for_one(key, None if jumps else login, peer), "begin a browser login")
         try:
             begun = await asyncio.shield(asking)
         except AuthorityError as error:
@@ -172,6 +174,11 @@ class BrowserLogins:
         if not taken:
             self._give_up(waiting.begun.id)
 
+    async def settled(self) -> None:
+        """Wait until the api was told of all that nobody waits for any more."""
+        while self._chores:
+            await asyncio.wait(set(self._chores))
+
     async def run(self) -> None:
         """For ever: ask which logins are decided, while somebody waits."""
         while True:
@@ -214,9 +221,14 @@ class BrowserLogins:
             self._give_up(asking.result().id)
 
     def _give_up(self, login_id: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._tell(login_id), name="give up a browser login")
+        self._on_its_own(self._tell(login_id), "give up a browser login")
+
+    def _on_its_own(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """A task that no connection ends with it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+        return task
 
     async def _tell(self, login_id: str) -> None:
         try:

@@ -112,7 +112,7 @@ class Lobby:
     def enter(self, address: str, drop: Callable[[], None]) -> Ticket | Bound:
         """A place for a connection from `address`, or the bound that stands in the way.
 
-        `drop` is called, at most once, when the connection has to make room for another.
+        `drop` is called when the connection has to make room for another, or to go with all the others.
         """
         block = block_of(address)
         refused = self._make_room(block)
@@ -143,6 +143,11 @@ class Lobby:
         """Call this once, as soon as there is no connection."""
         self._emptied.append(call)
         self._look_around()
+
+    def clear(self) -> None:
+        """Drop every connection that has not logged in yet. None of them makes room: each leaves when it is over."""
+        for ticket in [ticket for of_block in self._waiting.values() for ticket in of_block]:
+            ticket.drop()
 
     def _make_room(self, block: str) -> Bound | None:
         limits = self._limits

@@ -5,7 +5,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from bastion.admin import AdminServer
 from bastion.directory.enrolled import EnrolledDirectory
@@ -15,7 +15,7 @@ from bastion.listener import Gate
 from bastion.metricsport import MetricsPort
 from bastion.parts import Parts
 from bastion.settings import Settings, bind_to
-from ca.errors import BastionError
+from ca.errors import BastionError, Reason, Refusal
 
 BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
@@ -29,6 +29,11 @@ ASK_AGAIN = (1.0, 2.0, 5.0, 12.0, 30.0)
 
 RESTARTING = "The bastion is shutting down. Save your work: this session ends soon; connect again in a minute."
 ENDED = "The bastion has shut down. Connect again in a minute."
+
+RESTARTED = "The bastion is shutting down. Type your ssh command again in a minute for a new code."
+
+GOODBYE_SECONDS = 3.0
+"""How long those may take to go who never were in, and as long again the api to hear of their logins."""
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +147,9 @@ class Bastion(Parts):
         if not stop.is_set():
             await self._see_out(stop)
         _log.info("shutting down: %d sessions", len(self.registry))
+        self.hall.close(Refusal(Reason.UNAVAILABLE, RESTARTED))
         await self.registry.drain(RESTARTING, self._settings.shutdown_grace, ENDED)
+        await self._see_off()
 
     def _gate(self) -> Gate:
         """The protocol of a new connection."""
@@ -169,6 +176,16 @@ class Bastion(Parts):
                 await _first(empty, stop)
         except TimeoutError:
             _log.info("%d connections stayed longer than BASTION_RESTART_GRACE", len(self.hall.lobby))
+
+    async def _see_off(self) -> None:
+        """Those who never were in go as well, each with its line; and the api hears whose logins nobody waits for."""
+        empty = asyncio.Event()
+        self.hall.lobby.when_empty(empty.set)
+        self.hall.lobby.clear()
+        await _within(GOODBYE_SECONDS, empty)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self.browser.settled()
 
     async def _listen_to_api(self) -> None:
         """Take each word of the api: whom to trust, what is revoked, which servers are enrolled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 
@@ -38,6 +39,43 @@ def certificate(at: Site, public_key: str, begins: str, ends: str) -> str:
         asyncssh.import_public_key(public_key), "bastion", valid_after=begins, valid_before=ends
     )
     return made.export_certificate().decode().strip()
+
+
+class Told(asyncssh.SSHClient):
+    """Keeps what a client is shown before it is in. `keys` are offered; then it waits, and goes on when `go` is set."""
+
+    def __init__(self, *keys: Path) -> None:
+        self.keys = [asyncssh.read_private_key(one) for one in keys]
+        self.sentences: list[str] = []
+        self.offered, self.go = asyncio.Event(), asyncio.Event()
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self.sentences.append(msg)
+
+    async def public_key_auth_requested(self) -> asyncssh.SSHKey | None:
+        if self.keys:
+            return self.keys.pop(0)
+        self.offered.set()
+        await self.go.wait()
+        return None
+
+    async def tries(self, at: Site) -> Exception:
+        """How it ended."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                await asyncssh.connect(
+                    "127.0.0.1",
+                    at.port,
+                    username="alice",
+                    client_factory=lambda: self,
+                    known_hosts=None,
+                    agent_path=None,
+                    config=None,
+                    preferred_auth=["publickey"],
+                )
+        except (OSError, asyncssh.Error) as error:
+            return error
+        raise AssertionError("it was let in")
 
 
 async def test_a_bastion_that_starts_before_the_api_shows_its_host_certificate_from_the_first_connection_on(
@@ -103,6 +141,20 @@ async def test_in_kubernetes_the_port_stays_closed_until_the_pods_are_known(tmp_
         starting.cancel()
         await asyncio.wait([starting])
         assert await made.end() == 0
+
+
+async def test_a_stranger_who_is_still_here_at_the_end_leaves_a_line(tmp_path: Path) -> None:
+    async with site(tmp_path, SHUTDOWN_GRACE="0") as made:
+        await made.start()
+        client = Told(made.key("plain", certified=False))
+        trying = asyncio.create_task(client.tries(made))
+        async with asyncio.timeout(LIMIT):
+            await client.offered.wait()
+        assert await made.end() == 0
+        client.go.set()
+        await trying
+        lines: list[dict[str, Any]] = made.audit("connection_refused")
+        assert [line["reason"] for line in lines] == ["unknown_credential"]
 
 
 NOBODY = """

@@ -243,6 +243,34 @@ async def test_a_client_that_vanishes_while_its_login_is_begun_leaves_none(tmp_p
         await client.process.wait()
 
 
+async def test_the_end_of_the_bastion_gives_up_the_logins_that_wait_and_tells_whoever_waits(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        client = await here.ssh("true")
+        held = await here.begun()
+        await here.site.until_metric(WAITING, lambda value: value == 1)
+        assert await here.site.end() == 0
+        status, _, errors = await client.ends()
+        assert status == 255
+        assert b"The bastion is shutting down. Type your ssh command again in a minute for a new code." in errors
+        assert here.browser.given_up == [held.id]
+        await here.refused("unavailable")
+
+
+async def test_a_login_that_is_being_begun_when_the_bastion_ends_is_given_up(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        hold = here.site.api.hold = asyncio.Event()
+        client = await here.ssh("true")
+        path = "/internal/logins"
+        await here.site.until("the api to be asked", lambda: any(one[1] == path for one in here.site.api.requests))
+        ending = asyncio.create_task(here.site.end())
+        await here.site.logged("shutting down")
+        here.site.api.hold = None
+        hold.set()
+        assert await ending == 0
+        assert here.browser.given_up == [one.id for one in here.browser.begun]
+        assert (await client.ends())[0] == 255
+
+
 async def test_bob_who_approves_alices_login_gives_what_is_bobs(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         client = await here.ssh("true")
