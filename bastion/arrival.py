@@ -50,7 +50,7 @@ class Arrival:
 
     async def offer(self, login: str, blob: bytes) -> bool:
         """Whether a signature would be welcome. Remembers the last stranger's key for the one line at the end."""
-        welcome = await self._authenticator.offer(login, blob)
+        welcome = await self._authenticator.offer(login, blob, told=self._refused)
         if not welcome:
             self._turn_away(login, blob)
         return welcome
@@ -100,7 +100,7 @@ class Arrival:
         loop = asyncio.get_running_loop()
         end: float | None = None
         while True:
-            judged = await self._authenticator.judge(login, blob, self._peer, held=held)
+            judged = await self._authenticator.judge(login, blob, self._peer, held=held, told=self._refused)
             if not isinstance(judged, Refusal) or judged.reason not in _MAY_SETTLE or not is_certificate(blob):
                 return judged
             if end is None:

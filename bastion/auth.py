@@ -2,7 +2,8 @@
 
 What a stranger can learn here: nothing. A certificate that our CA did not sign and a key that no pod lists get the
 same silence. A genuine credential that opens nothing (stopped, revoked, expired) is refused with its sentence, but
-only after its holder has signed, and only then does anything leave a trace.
+only after its holder has signed, and only then does anything leave a trace. While it is not known which servers run,
+every plain key is asked for its signature and then told so, whether a pod lists it or not.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,11 @@ from ca.limits import RESTORABLE_BY_OWNER
 from ca.names import Server
 from ca.revocation import Revocations
 from ca.trust import TrustedKeys, examine, genuine
+
+_UNINFORMED = Refusal(
+    Reason.UNAVAILABLE,
+    "The bastion has not heard for too long which servers run, and lets nobody new in. Try again in a minute.",
+)
 
 
 class Knowledge(Protocol):
@@ -65,18 +71,27 @@ class Authenticator:
     wall: Callable[[], float]
     clock: Callable[[], float]
 
-    async def offer(self, login: str, blob: bytes) -> bool:
-        """Whether a signature by this key or certificate would be welcome. Leaves no trace."""
+    async def offer(self, login: str, blob: bytes, *, told: bool = False) -> bool:
+        """Whether a signature by this key or certificate would be welcome. Leaves no trace.
+
+        `told`: the client has read already why a credential of its own does not count now."""
         if is_certificate(blob):
             return genuine(blob, self.knowledge.trust.user) is not None
+        if self.informed():
+            return self._outage(blob, told) is not None
         return await self._admit_key(login, blob) is not None
 
-    async def judge(self, login: str, blob: bytes, peer: str, *, held: bool = False) -> Admission | Refusal | None:
+    async def judge(
+        self, login: str, blob: bytes, peer: str, *, held: bool = False, told: bool = False
+    ) -> Admission | Refusal | None:
         """Whether the proven holder of `blob` may enter as `login`. None: a stranger, who is told nothing.
 
-        `held`: the api gave it for this very connection, which waited for a browser."""
+        `held`: the api gave it for this very connection, which waited for a browser. `told`: as in `offer`."""
+        judged: Admission | Refusal | None
         if is_certificate(blob):
             judged = self._admit_certificate(login, blob, peer, held)
+        elif self.informed():
+            judged = self._outage(blob, told)
         else:
             judged = await self._admit_key(login, blob)
         if judged is None:
@@ -87,12 +102,8 @@ class Authenticator:
     def informed(self) -> Refusal | None:
         """Whether what is known is young enough to begin anything on: who is in stays in meanwhile."""
         now = self.clock()
-        if self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age):
-            return None
-        return Refusal(
-            Reason.UNAVAILABLE,
-            "The bastion has not heard for too long which servers run, and lets nobody new in. Try again in a minute.",
-        )
+        fresh = self.knowledge.fresh(now) and self.directory.fresh(now, self.max_age)
+        return None if fresh else _UNINFORMED
 
     async def lists(self, pod: Pod, key: PublicKey) -> bool:
         """Whether the running pod lists the key."""
@@ -128,12 +139,22 @@ class Authenticator:
             return presented
         return admit_certificate(login, presented, blob, self.directory, self.rules)
 
-    async def _admit_key(self, login: str, blob: bytes) -> Admission | Refusal | None:
+    def _outage(self, blob: bytes, told: bool) -> Refusal | None:
+        """What each plain key is told while nobody knows which count: once a connection, since clients show several."""
+        return _UNINFORMED if not told and self._reads(blob) is not None else None
+
+    def _reads(self, blob: bytes) -> PublicKey | None:
+        """The plain key, where such keys count at all."""
         if not self.rules.raw_keys:
             return None
         try:
-            key = parse_key_blob(blob)
+            return parse_key_blob(blob)
         except MalformedKey:
+            return None
+
+    async def _admit_key(self, login: str, blob: bytes) -> Admission | Refusal | None:
+        key = self._reads(blob)
+        if key is None:
             return None
         jumps = login in self.rules.jump_names
         server = None

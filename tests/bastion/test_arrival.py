@@ -42,8 +42,8 @@ class Judge:
     def wall(self) -> float:
         return self.now
 
-    async def judge(self, login: str, blob: bytes, peer: str, *, held: bool = False) -> Admission | Refusal:
-        assert (login, peer, held) == ("alice", "192.0.2.1", False)
+    async def judge(self, login: str, blob: bytes, peer: str, *, held: bool, told: bool) -> Admission | Refusal:
+        assert (login, peer, held, told) == ("alice", "192.0.2.1", False, False)
         self.asked += 1
         return self.sayings[min(self.asked, len(self.sayings)) - 1]
 

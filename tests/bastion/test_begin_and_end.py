@@ -130,6 +130,30 @@ async def test_a_host_certificate_that_has_ended_is_neither_taken_from_disk_nor_
         await authority.aclose()
 
 
+async def test_who_asks_a_bastion_that_does_not_know_which_servers_run_is_told_so_once_a_key_or_not(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path, SHUTDOWN_GRACE="0") as made:
+        await made.start()
+        await made.end()
+        await made.api.stop()
+        await made.start()
+        assert "which servers run is not known yet" in made.log.read_text()
+        certified = made.key("alice")
+        plain = [made.key(f"plain-{number}", certified=False) for number in range(2)]
+        for number, keys in enumerate([plain, [certified, *plain]]):
+            client = Told(*keys)
+            client.go.set()
+            assert isinstance(await client.tries(made), asyncssh.PermissionDenied)
+            assert len(client.sentences) == 1
+            assert "has not heard for too long which servers run" in client.sentences[0]
+            await made.until("the line", lambda count=number + 1: len(made.audit("connection_refused")) == count)  # type: ignore[misc]
+        assert {line["reason"] for line in made.audit("connection_refused")} == {"unavailable"}
+        await made.api.start()
+        await made.logged("the api's state is available again")
+        assert await made.gets_in(certified)
+
+
 async def test_in_kubernetes_the_port_stays_closed_until_the_pods_are_known(tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(NOBODY)

@@ -121,3 +121,26 @@ async def test_a_pod_that_is_not_ready_keeps_a_key_from_no_other_that_lists_it()
     admission = await judged(door({}, "alice", "bob", starting=("alice",)), "jump")
     assert isinstance(admission, Admission)
     assert [one.server.owner for one in admission.instances] == ["bob"]
+
+
+async def test_while_nobody_knows_which_servers_run_each_plain_key_is_told_so_whether_a_pod_lists_it_or_not() -> None:
+    knowing = door({}, "alice")
+    unheard = replace(knowing, directory=Table())  # type: ignore[arg-type]
+    stale = replace(knowing, clock=lambda: 301.0)
+    for authenticator in (unheard, stale):
+        for login in ("alice", "nobody", "jump"):
+            for shown in (KEY, key(6)):  # the cache is not asked: it knows the first one only
+                assert await authenticator.offer(login, shown.blob)
+                refusal = await authenticator.judge(login, shown.blob, "192.0.2.1")
+                assert isinstance(refusal, Refusal)
+                assert refusal.reason is Reason.UNAVAILABLE
+
+
+async def test_that_is_told_once_and_only_where_plain_keys_count() -> None:
+    unheard = replace(door({}, "alice"), directory=Table())  # type: ignore[arg-type]
+    assert not await unheard.offer("alice", KEY.blob, told=True)
+    assert await unheard.judge("alice", KEY.blob, "192.0.2.1", told=True) is None
+    assert not await unheard.offer("alice", b"no key")
+    closed = replace(unheard, rules=DoorRules(raw_keys=False))
+    assert not await closed.offer("alice", KEY.blob)
+    assert await judged(closed, "alice") is None
