@@ -1202,8 +1202,13 @@ def _python() -> str:
     return sys.executable or "python3"
 
 
+SCRIPT = "stops"
+"""Not `check`: that one, as earlier versions wrote it, says 0 for "go on", to a configuration that takes it so."""
+
+
 def check_script(store: Store, python: str) -> tuple[str, str]:
-    """What `Match exec` runs: 1 where ssh should not go on, 0 otherwise, also where Python has gone."""
+    """What `Match exec` runs: 0 where ssh should not go on, 1 otherwise, also where Python has gone. So whatever keeps
+    the script itself from running lets ssh go on, too."""
     call = "import sys; sys.path.insert(0, sys.argv[1]); import hubssh; sys.exit(hubssh.check_from_ssh(*sys.argv[1:3]))"
     gone = "hubssh: the Python that it ran with has gone: run hubssh login again"
     if store.machine.windows:
@@ -1211,18 +1216,18 @@ def check_script(store: Store, python: str) -> tuple[str, str]:
         there = _for_cmd(python)
         text = (
             "@echo off\r\nrem Written by hubssh: ssh runs this before it connects to a server.\r\n"
-            f'if not exist "{there}" echo {gone} 1>&2\r\nif not exist "{there}" exit /b 0\r\n'
+            f'if not exist "{there}" echo {gone} 1>&2\r\nif not exist "{there}" exit /b 1\r\n'
             f'"{there}" -I -S -c "{call}" "%~dp0." %*\r\n'
-            f"if %errorlevel%=={STOP} exit /b 1\r\nexit /b 0\r\n"
+            f"if %errorlevel%=={STOP} exit /b 0\r\nexit /b 1\r\n"
         )
-        return "check.cmd", text
+        return f"{SCRIPT}.cmd", text
     text = (
         "#!/bin/sh\n# Written by hubssh: ssh runs this before it connects to a server.\n"
         f"if ! command -v {_for_shell(python)} >/dev/null; then\n"
-        f"    echo '{gone}' >&2\n    exit 0\nfi\n"
-        f'{_for_shell(python)} -I -S -c {_for_shell(call)} {_for_shell(store.path)} "$1"\n[ $? != {STOP} ]\n'
+        f"    echo '{gone}' >&2\n    exit 1\nfi\n"
+        f'{_for_shell(python)} -I -S -c {_for_shell(call)} {_for_shell(store.path)} "$1"\n[ $? = {STOP} ]\n'
     )
-    return "check", text
+    return SCRIPT, text
 
 
 def _script_bytes(machine: Machine, script: str) -> bytes:
@@ -1257,7 +1262,9 @@ def config_text(store: Store, sites: Sequence[Site]) -> str:
     """The file that ~/.ssh/config includes."""
     parts = ["# Written by hubssh; what you change here is lost. `hubssh logout` removes it.\n"]
     for zone in dict.fromkeys(one.zone for one in sites):  # before what it guards
-        head = f'Match originalhost "*.{zone}{_not_for_shells(store.machine)}" !exec "{_check_command(store)}"'
+        hosts = f"*.{zone}{_not_for_shells(store.machine)}"
+        # ssh may read it all a second time, as for a `Match final` of the system's: by then it has been asked.
+        head = f'Match !canonical originalhost "{hosts}" exec "{_check_command(store)}"'
         parts.append(_block(head, _stop(store.machine)))
     taken: dict[str, Site] = {}
     for site in sites:
@@ -1345,8 +1352,8 @@ def _check_command(store: Store) -> str:
     """Run by the shell of the person; on Windows by cmd.exe, whose `cd` takes blanks without quotes."""
     if store.machine.windows:
         folder = "%%USERPROFILE%%/.ssh/hubssh" if store.is_default else store.path.replace("\\", "/")
-        return f"cd /d {folder.replace('/', chr(92))}&& check.cmd {_BEFORE_HOST}%n"
-    return "'%d/.ssh/hubssh/check' '%n'" if store.is_default else f"'{store.path}/check' '%n'"
+        return f"cd /d {folder.replace('/', chr(92))}&& {SCRIPT}.cmd {_BEFORE_HOST}%n"
+    return f"'%d/.ssh/hubssh/{SCRIPT}' '%n'" if store.is_default else f"'{store.path}/{SCRIPT}' '%n'"
 
 
 _BEFORE_HOST = "host:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from ca.certificate import line_of
 from ca.limits import ALL, Capabilities, extensions_for
+from deploy.client import hubssh
 from deploy.client.hubssh import Answer, Certificate, Machine, Server, Site, Store, Web, key_blob
 from tests.ca import makers as ca_makers
 
@@ -66,6 +68,31 @@ def store(folder: Path, *sites: Site, machine: Machine | None = None) -> Store:
     made = Store(machine or Machine(clock=lambda: NOW), str(folder))
     for one in sites or (site(),):
         made.save(one._replace(key=made.file(one, "id_ed25519")))
+    return made
+
+
+def asked(made: Store, host: str, *options: str, ssh: str = "ssh") -> dict[str, list[str]]:
+    """What ssh itself makes of a host name."""
+    done = subprocess.run(
+        [ssh, "-G", "-F", f"{made.ssh}/config", *options, host],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def configured(folder: Path, *sites: Site) -> Store:
+    """The same, with ssh's configuration."""
+    made = store(folder, *sites)
+    hubssh.configure(made)
+    # A check of this ssh would look at the real clock, and ask the service.
+    Path(made.path, hubssh.SCRIPT).write_text("#!/bin/sh\nexit 1\n")
     return made
 
 

@@ -12,32 +12,8 @@ import pytest
 from ca.limits import Capability
 from deploy.client import hubssh
 from deploy.client.hubssh import Machine, Server, Store, Trouble
-from tests.client.makers import BOOK, NOW, certificate, limited, site, store
+from tests.client.makers import BOOK, NOW, asked, certificate, configured, limited, site
 from tests.clients.openssh import Missing, OpenSSH
-
-
-def asked(made: Store, host: str, *options: str, ssh: str = "ssh") -> dict[str, list[str]]:
-    """What ssh itself makes of a host name."""
-    done = subprocess.run(
-        [ssh, "-G", "-F", f"{made.ssh}/config", *options, host],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    found: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition(" ")
-        found.setdefault(name, []).append(value)
-    return found
-
-
-def configured(folder: Path, *sites: hubssh.Site) -> Store:
-    made = store(folder, *sites)
-    hubssh.configure(made)
-    # A check of this ssh would look at the real clock, and ask the service.
-    Path(made.path, "check").write_text("#!/bin/sh\nexit 0\n")
-    return made
 
 
 @pytest.mark.parametrize("suite", ["trixie", "testing"])
@@ -168,7 +144,7 @@ def test_a_name_that_no_site_knows_leads_to_the_later_one_that_takes_such_names(
     later = made.sites()[0]
     made.save(later._replace(mode=mode))
     hubssh.configure(made)
-    Path(made.path, "check").write_text("#!/bin/sh\nexit 0\n")
+    Path(made.path, hubssh.SCRIPT).write_text("#!/bin/sh\nexit 1\n")
     takes = "ssh.other.org" if mode == "jump" else "ssh.example.org"  # the way to a name, directly, has to be known
     found = asked(made, "new.hub")
     assert found["proxyjump"] == [f"hubssh-{takes}"]
@@ -193,42 +169,6 @@ def test_the_person_still_chooses_on_the_command_line(tmp_path: Path) -> None:
     assert asked(configured(tmp_path), "gpu.hub", "-l", "root")["user"] == ["root"]
 
 
-def test_when_the_check_says_stop_ssh_ends_without_a_word_of_its_own(tmp_path: Path) -> None:
-    made = configured(tmp_path)
-    Path(made.path, "check").write_text("#!/bin/sh\necho told $1 >&2\nexit 1\n")
-    done = subprocess.run(
-        ["ssh", "-F", f"{made.ssh}/config", "gpu.hub", "true"], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (255, "", "told gpu.hub\n")
-
-
-def test_a_host_name_that_would_leave_its_place_in_the_shell_is_never_put_there(tmp_path: Path) -> None:
-    made = store(tmp_path)
-    hubssh.configure(made)
-    Path(made.path, "check").write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/ran\n')
-    for host in ("a'$(touch pwned)'.hub", "a\\.hub", "a$(touch pwned).hub", "a b.hub"):
-        subprocess.run(
-            ["ssh", "-G", "-F", f"{made.ssh}/config", host], capture_output=True, check=False, timeout=60, cwd=tmp_path
-        )
-    asked(made, "gpu.hub")
-    ran = (tmp_path / "ran").read_text().splitlines()
-    assert not [one for one in ran if "'" in one or "\\" in one]
-    assert ran[-1] == "gpu.hub"
-    assert not (tmp_path / "pwned").exists()
-    (line,) = [one for one in Path(made.config).read_text().splitlines() if "!exec" in one]
-    assert line.startswith('Match originalhost "*.hub,!*\'*,!*\\*" !exec')
-
-
-def test_a_check_that_cannot_run_lets_ssh_go_on(tmp_path: Path) -> None:
-    made = store(tmp_path)
-    hubssh.configure(made)
-    name, script = hubssh.check_script(made, "/no/python/here")
-    Path(made.path, name).write_text(script)
-    assert "proxycommand" not in asked(made, "gpu.hub")
-    done = subprocess.run([f"{made.path}/check", "gpu.hub"], capture_output=True, text=True, check=False)
-    assert done.stderr == "hubssh: the Python that it ran with has gone: run hubssh login again\n"
-
-
 @pytest.mark.parametrize("folder", ["with blank", "it-is-ssh", "ümlaut"])
 def test_folders_may_have_blanks_and_letters_of_all_alphabets(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
@@ -242,163 +182,8 @@ def test_folders_that_would_mean_something_to_ssh_are_refused(tmp_path: Path, fo
         hubssh.configure(Store(Machine(), str(tmp_path / folder)))
 
 
-def test_the_script_of_windows_goes_on_unless_it_is_told_to_stop() -> None:
-    """It could not be run here: there is no Windows. What is tested is its text."""
-    machine = Machine(windows=True)
-    made = Store(machine, "C:/Users/Alice Smith/.ssh")
-    name, script = hubssh.check_script(made, "C:\\Program Files\\Python\\python.exe")
-    assert name == "check.cmd"
-    assert '"C:\\Program Files\\Python\\python.exe" -I -S -c' in script
-    assert 'if not exist "C:\\Program Files\\Python\\python.exe" echo hubssh: the Python' in script
-    assert f"if %errorlevel%=={hubssh.STOP} exit /b 1\r\nexit /b 0\r\n" in script
-
-
-@pytest.mark.parametrize(
-    ("python", "named"),
-    [
-        (
-            "C:\\Users\\Jörg\\AppData\\Local\\Programs\\Python\\python.exe",
-            "%LOCALAPPDATA%\\Programs\\Python\\python.exe",
-        ),
-        ("c:\\users\\jörg\\100%\\python.exe", "%USERPROFILE%\\100%%\\python.exe"),
-        ("D:\\Python\\python.exe", "D:\\Python\\python.exe"),
-        ("C:\\Users\\Jörgen\\python.exe", "C:\\Users\\Jörgen\\python.exe"),
-    ],
-)
-def test_the_script_of_windows_does_not_spell_the_name_of_the_person(
-    monkeypatch: pytest.MonkeyPatch, python: str, named: str
-) -> None:
-    monkeypatch.setenv("USERPROFILE", "C:\\Users\\Jörg")
-    monkeypatch.setenv("LOCALAPPDATA", "C:\\Users\\Jörg\\AppData\\Local")
-    machine = Machine(windows=True)
-    _, script = hubssh.check_script(Store(machine, "C:/Users/x/.ssh"), python)
-    assert script.count(f'"{named}"') == 3
-    if script.isascii():
-        assert hubssh._script_bytes(machine, script) == script.encode("ascii")
-    else:  # no Windows, and so no "oem": as where a letter is not in it
-        with pytest.raises(Trouble, match=r"cmd\.exe cannot be told where Python is"):
-            hubssh._script_bytes(machine, script)
-
-
-def windows_line(folder: Path, command: str) -> Path:
-    """ssh's own reading of the line that guards the names on Windows, with another command in it."""
-    made = Store(Machine(windows=True, clock=lambda: NOW), str(folder))
-    (line,) = [one for one in hubssh.config_text(made, [site()]).splitlines() if "!exec" in one]
-    assert line.endswith('&& check.cmd host:%n"')
-    path = folder / "config"
-    path.write_text(f'{line.split(" !exec ")[0]} exec "{command}"\n    User asked\n')
-    return path
-
-
-@pytest.mark.parametrize("host", ["gpu.hub", "bob=40example.org.hub", "=47=50=55.hub", "bob=40x+a=20b.hub"])
-def test_on_windows_every_name_of_a_server_is_checked(tmp_path: Path, host: str) -> None:
-    path = windows_line(tmp_path, "true")
-    done = subprocess.run(["ssh", "-G", "-F", str(path), host], capture_output=True, text=True, check=True)
-    assert "user asked\n" in done.stdout
-
-
-@pytest.mark.parametrize("char", "&|<>^%();@!` ")
-def test_on_windows_nothing_that_means_something_to_its_shell_is_put_there(tmp_path: Path, char: str) -> None:
-    path = windows_line(tmp_path, "true")
-    done = subprocess.run(["ssh", "-G", "-F", str(path), f"a{char}b.hub"], capture_output=True, text=True, check=False)
-    assert "user asked\n" not in done.stdout
-
-
-def test_on_windows_the_host_is_what_stands_behind_its_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def run_check(_: Store, host: str) -> int:
-        asked.append(host)
-        return 0
-
-    monkeypatch.setattr(hubssh, "run_check", run_check)
-    for windows, host in ((True, "host:=47.hub"), (False, "=47.hub"), (False, "host:x.hub")):
-        with monkeypatch.context() as patched:
-            patched.setattr(hubssh, "Machine", lambda windows=windows: Machine(windows=windows))
-            assert hubssh.check_from_ssh(str(tmp_path), host) == 0
-    assert asked == ["=47.hub", "=47.hub", "host:x.hub"]
-
-
-class TestTheOneLineInTheOwnConfiguration:
-    """`Include` has to stand before every Host; everything else in that file is somebody's own work."""
-
-    OWN = "# mine\nHost work\n    HostName work.example.org\n\nHost *\n    ForwardAgent no\n"
-
-    def test_it_is_put_at_the_top_once_and_taken_out_without_a_trace(self, tmp_path: Path) -> None:
-        path = tmp_path / "config"
-        path.write_text(self.OWN)
-        path.chmod(0o644)
-        made = store(tmp_path)
-        hubssh.configure(made)
-        once = path.read_text()
-        hubssh.configure(made)
-        assert path.read_text() == once
-        assert once.endswith(self.OWN)
-        assert hubssh.is_included(made)
-        assert path.stat().st_mode & 0o777 == 0o644
-        hubssh.exclude(made)
-        assert path.read_text() == self.OWN
-
-    @pytest.mark.parametrize(
-        "own",
-        [
-            "# für Jörg\nHost w\n".encode("latin-1"),
-            b"# \xff\x80\r\nHost w\r\n",
-            b"Host w # no end",
-            b"\x0c\n\x85\nHost w\n",
-            b"\n\nHost w\n",
-        ],
-    )
-    def test_it_is_not_read_as_more_than_bytes(self, tmp_path: Path, own: bytes) -> None:
-        path = tmp_path / "config"
-        path.write_bytes(own)
-        made = store(tmp_path)
-        hubssh.configure(made)
-        assert path.read_bytes().endswith(own)
-        hubssh.configure(made)
-        hubssh.exclude(made)
-        assert path.read_bytes() == own
-
-    def test_the_mark_that_notepad_puts_first_stays_first(self, tmp_path: Path) -> None:
-        """ssh on Windows passes over it there, and nowhere else."""
-        path, own = tmp_path / "config", b"\xef\xbb\xbfHost w\n"
-        path.write_bytes(own)
-        made = store(tmp_path)
-        hubssh.configure(made)
-        assert hubssh.is_included(made)
-        assert path.read_bytes().count(own[:3]) == 1
-        assert path.read_bytes().startswith(own[:3] + b"# hubssh")
-        hubssh.exclude(made)
-        assert path.read_bytes() == own
-
-    def test_below_a_host_it_counts_for_that_host_only_so_it_is_moved(self, tmp_path: Path) -> None:
-        made = store(tmp_path)
-        (tmp_path / "config").write_text(f'{self.OWN}Include {made.config}\nInclude "{made.config}"\n')
-        assert not hubssh.is_included(made)
-        hubssh.configure(made)
-        assert hubssh.is_included(made)
-        assert (tmp_path / "config").read_text().count(f'Include "{made.config}"') == 1
-
-    def test_a_file_that_was_not_there_is_gone_again(self, tmp_path: Path) -> None:
-        made = store(tmp_path)
-        hubssh.configure(made)
-        assert (tmp_path / "config").stat().st_mode & 0o777 == 0o600
-        hubssh.exclude(made)
-        assert not (tmp_path / "config").exists()
-
-    def test_a_link_to_dot_files_elsewhere_stays_a_link(self, tmp_path: Path) -> None:
-        (tmp_path / "dot-config").write_text(self.OWN)
-        (tmp_path / "config").symlink_to("dot-config")
-        made = store(tmp_path)
-        hubssh.configure(made)
-        assert (tmp_path / "config").is_symlink()
-        assert (tmp_path / "dot-config").read_text().endswith(self.OWN)
-        hubssh.exclude(made)
-        assert (tmp_path / "dot-config").read_text() == self.OWN
-
-
 def test_in_ones_own_home_paths_are_written_from_there() -> None:
     made = Store(Machine())
     assert hubssh._path(made, f"{made.ssh}/hubssh/x y") == '"~/.ssh/hubssh/x y"'
-    assert hubssh._check_command(made) == "'%d/.ssh/hubssh/check' '%n'"
+    assert hubssh._check_command(made) == "'%d/.ssh/hubssh/stops' '%n'"
     assert hubssh._include_line(made) == "Include ~/.ssh/hubssh/config"
