@@ -71,7 +71,8 @@ def ssh_config(bastion: BastionSettings, zone: str, unix_user: str, public_url: 
 
 
 def _jump(bastion: BastionSettings, zone: str, unix_user: str, servers: Iterable[Server], common: str) -> str:
-    """End to end: the server's name is the host name, and the login is to the pod's own sshd."""
+    """End to end: the server's name is the host name, and the login is to the pod's own sshd. The port is said, since
+    somebody's own `Host *` may say another, which the bastion does not lead to."""
     hosts = " ".join((*(one.host_name(zone) for one in servers), f"*.{zone}"))
     return f"""\
 Host jupyterhub-bastion
@@ -80,6 +81,7 @@ Host jupyterhub-bastion
     User {bastion.jump_login}
 {common}
 Host {hosts}
+    Port {STANDARD_PORT}
     User {unix_user}
     ProxyJump jupyterhub-bastion
 {common}"""

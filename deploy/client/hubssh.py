@@ -1296,9 +1296,12 @@ def _wildcards(store: Store, sites: Sequence[Site], taken: dict[str, Site]) -> I
         narrower = [one for one in patterns if one.endswith(pattern[1:])]
         names = ",".join([pattern, *(f"!{one}" for one in [*narrower, *others])])
         patterns.append(pattern)
-        yield _block(
-            f"Match originalhost {names}", [f"User {site.unix_user}", f"ProxyJump {_door(site)}", *_common(store, site)]
-        )
+        to = [_SERVERS_PORT, f"User {site.unix_user}", f"ProxyJump {_door(site)}"]
+        yield _block(f"Match originalhost {names}", [*to, *_common(store, site)])
+
+
+_SERVERS_PORT = "Port 22"
+"""Said, since somebody's own `Host *` may say another, which the bastion does not lead to."""
 
 
 def _door(site: Site) -> str:
@@ -1311,7 +1314,8 @@ def _server_config(
     short, full = site.short(login), site.host(login)
     if site.jumps:
         accounts = [one.unix_user for one in site.servers if one.login == login and one.unix_user]
-        lines = [f"HostName {full}", f"User {(accounts or [site.unix_user])[0]}", f"ProxyJump {_door(site)}", *common]
+        account = (accounts or [site.unix_user])[0]
+        lines = [f"HostName {full}", _SERVERS_PORT, f"User {account}", f"ProxyJump {_door(site)}", *common]
     else:
         lines = [*at_door, f"User {login}", *common]
     if short not in taken:

@@ -315,6 +315,7 @@ def test_plain_ssh_reads_the_client_configuration(tmp_path: Path) -> None:
     bastion = {"hostname ssh.example.org", "port 2200", "stricthostkeychecking true"}
     for at, name, wanted, unwanted in (
         (0, "alice+gpu.hub", {"proxyjump jupyterhub-bastion", "user jovyan", "stricthostkeychecking true"}, key),
+        (0, "new.hub", {"proxyjump jupyterhub-bastion", "port 22"}, key),  # whatever one has for all hosts
         (0, "jupyterhub-bastion", {*bastion, "user jump"}, key),
         (1, "alice+gpu.hub", {"proxyjump jupyterhub-bastion", "identityfile ~/.ssh/id_hub", "identitiesonly yes"}, ()),
         (1, "alice.hub", {"user alice"}, key - {"identityfile ~/.ssh/id_hub"}),
@@ -322,7 +323,7 @@ def test_plain_ssh_reads_the_client_configuration(tmp_path: Path) -> None:
         (2, "alice+gpu.hub", {*bastion, "user alice+gpu", "identityfile ~/.ssh/k"}, {"proxyjump jupyterhub-bastion"}),
         (2, "other.hub", bastion, {"user alice+gpu"}),
     ):
-        (tmp_path / "config").write_text(texts[at])
+        (tmp_path / "config").write_text(f"{texts[at]}\nHost *\n    Port 2022\n")
         shown = subprocess.run(
             ["ssh", "-F", tmp_path / "config", "-G", name], capture_output=True, text=True, timeout=20, check=True
         )

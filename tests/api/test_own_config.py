@@ -32,7 +32,8 @@ async def home(service: Service, user: str) -> str:
 async def test_whoever_may_jump_gets_lines_that_lead_end_to_end(hub: Hub, service: Service) -> None:
     await hub.start_server("alice", "gpu")
     page = await home(service, "alice")
-    assert "Host alice.hub alice+gpu.hub *.hub\n    User jovyan\n    ProxyJump jupyterhub-bastion\n" in page
+    lines = ["Host alice.hub alice+gpu.hub *.hub", "Port 22", "User jovyan", "ProxyJump jupyterhub-bastion"]
+    assert "\n    ".join(lines) in page
     assert "/ssh_config?key=id_hub&server=alice&server=alice%2Bgpu'" in page
 
 
@@ -58,5 +59,5 @@ async def test_servers_that_run_as_another_account_are_entered_as_that(hub: Hub,
     body = {"host_key": new_key(), "ssh_port": 40222, "key_port": 8080, "unix_user": "alice"}
     (await service.request("POST", "/enrolments", token, json=body)).raise_for_status()
     page = await home(service, "alice")
-    assert "Host alice.hub *.hub\n    User alice\n    ProxyJump" in page
+    assert "Host alice.hub *.hub\n    Port 22\n    User alice\n    ProxyJump" in page
     assert "server=alice&user=alice'" in page

@@ -53,6 +53,17 @@ def test_where_servers_run_as_different_accounts_each_has_its_own(tmp_path: Path
     assert asked(made, "alice.hub")["user"] == ["jovyan"]
 
 
+@pytest.mark.parametrize("host", ["gpu.hub", "alice+gpu.hub", "new.hub"])
+def test_the_port_that_somebody_has_for_all_hosts_is_none_of_a_server_s(tmp_path: Path, host: str) -> None:
+    made = configured(tmp_path)
+    with (tmp_path / "config").open("a") as config:
+        config.write("Host *\n    Port 2200\n")
+    assert asked(made, host)["port"] == ["22"]
+    assert asked(made, host, "-p", "2022")["port"] == ["2022"]
+    assert asked(made, "hubssh-ssh.example.org")["port"] == ["2222"]
+    assert asked(made, "github.com")["port"] == ["2200"]
+
+
 def test_the_door_is_the_bastion(tmp_path: Path) -> None:
     found = asked(configured(tmp_path), "hubssh-ssh.example.org")
     assert (found["hostname"], found["port"], found["user"]) == (["ssh.example.org"], ["2222"], ["jump"])
