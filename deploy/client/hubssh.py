@@ -1180,7 +1180,10 @@ def configure(store: Store) -> None:
 
 
 def _demand_nameable(store: Store) -> None:
-    if not store.is_default and not _SAFE_PATH.fullmatch(store.ssh):
+    if store.is_default:
+        return
+    for_cmd = store.machine.windows and set(store.ssh) & set("&^")  # which `_check_command` could not say to cmd.exe
+    if for_cmd or not _SAFE_PATH.fullmatch(_slashes(store, store.ssh)):
         raise Trouble(f"The folder {store.ssh} has a name that ssh's configuration cannot hold", "--ssh-dir OTHER")
 
 
@@ -1342,9 +1345,14 @@ def _block(head: str, lines: Iterable[str]) -> str:
     return head + "\n" + "".join(f"    {line}\n" for line in lines)
 
 
+def _slashes(store: Store, path: str) -> str:
+    """A path with the slashes that ssh takes on Windows as well: in its configuration a backslash is no such thing."""
+    return path.replace("\\", "/") if store.machine.windows else path
+
+
 def _path(store: Store, path: str) -> str:
     """A path as ssh's configuration has it: from the home where that is possible, so that nothing needs quoting."""
-    text = path.replace("\\", "/") if store.machine.windows else path
+    text = _slashes(store, path)
     if store.is_default and path.startswith(store.ssh + os.sep):
         text = "~/.ssh" + text[len(store.ssh) :]
     if not _SAFE_PATH.fullmatch(text):
@@ -1355,7 +1363,7 @@ def _path(store: Store, path: str) -> str:
 def _check_command(store: Store) -> str:
     """Run by the shell of the person; on Windows by cmd.exe, whose `cd` takes blanks without quotes."""
     if store.machine.windows:
-        folder = "%%USERPROFILE%%/.ssh/hubssh" if store.is_default else store.path.replace("\\", "/")
+        folder = "%%USERPROFILE%%/.ssh/hubssh" if store.is_default else _slashes(store, store.path)
         return f"cd /d {folder.replace('/', chr(92))}&& {SCRIPT}.cmd {_BEFORE_HOST}%n"
     return f"'%d/.ssh/hubssh/{SCRIPT}' '%n'" if store.is_default else f"'{store.path}/{SCRIPT}' '%n'"
 
@@ -1378,7 +1386,7 @@ def _stop(machine: Machine) -> list[str]:
 
 
 def _include_line(store: Store) -> str:
-    return "Include ~/.ssh/hubssh/config" if store.is_default else f'Include "{store.config}"'
+    return "Include ~/.ssh/hubssh/config" if store.is_default else f'Include "{_slashes(store, store.config)}"'
 
 
 def is_included(store: Store) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ntpath
+import os
 from pathlib import Path
 
 import pytest
 
 from deploy.client import hubssh
-from tests.client.makers import store
+from deploy.client.hubssh import Machine, Store, Trouble
+from tests.client.makers import NOW, site, store
 
 
 class TestTheOneLineInTheOwnConfiguration:
@@ -86,3 +89,29 @@ class TestTheOneLineInTheOwnConfiguration:
         assert (tmp_path / "dot-config").read_text().endswith(self.OWN)
         hubssh.exclude(made)
         assert (tmp_path / "dot-config").read_text() == self.OWN
+
+
+def on_windows(monkeypatch: pytest.MonkeyPatch, folder: str) -> Store:
+    """What `--ssh-dir` makes there."""
+    with monkeypatch.context() as there:
+        there.setattr(os, "path", ntpath)
+        return Store(Machine(windows=True, clock=lambda: NOW), folder)
+
+
+@pytest.mark.parametrize("folder", ["D:\\my ssh", "D:/my ssh"])
+def test_on_windows_another_folder_is_written_with_slashes(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """It could not be run here: there is no Windows. What is tested is the text."""
+    made = on_windows(monkeypatch, folder)
+    hubssh._demand_nameable(made)
+    assert hubssh._include_line(made) == 'Include "D:/my ssh/hubssh/config"'
+    text = hubssh.config_text(made, [site(key="D:\\my ssh\\hubssh\\ssh.example.org\\id_ed25519")])
+    assert 'IdentityFile "D:/my ssh/hubssh/ssh.example.org/id_ed25519"' in text
+    assert '"cd /d D:\\my ssh\\hubssh&& stops.cmd host:%n"' in text
+
+
+@pytest.mark.parametrize("folder", ["D:\\R&D", "D:\\a^b", "D:\\a%b", "D:\\a'b"])
+def test_on_windows_a_folder_that_its_shell_would_take_for_more_is_refused(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    with pytest.raises(Trouble, match="cannot hold"):
+        hubssh._demand_nameable(on_windows(monkeypatch, folder))
