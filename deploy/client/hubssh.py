@@ -156,6 +156,8 @@ class Machine:
         self.clock = clock
         self.windows = windows
         self.json = False
+        self.left: dict[str, None] = {}
+        """What is left to do for the person, each once: it is told last, below what was asked for."""
 
     def say(self, text: str = "") -> None:
         """What was asked for. Left out where the answer is JSON."""
@@ -1171,12 +1173,16 @@ _SAFE_PATH = re.compile(r"[^\"'%$\\\x00-\x1f\x7f]+")
 
 
 def configure(store: Store) -> None:
-    """Write ssh's configuration anew from what is known of every site. Raises `Trouble`."""
+    """Write ssh's configuration anew from what is known of every site. Raises `Trouble`, but not where only the
+    person's own file is in other hands: then it is told at the end what to write there."""
     _demand_nameable(store)
     sites = [one for one in store.sites() if one.certificate]
     install(store)
     write_if_other(store.machine, store.config, config_text(store, sites))
-    include(store)
+    try:
+        include(store)
+    except Trouble as trouble:
+        store.machine.left[trouble.line] = None
 
 
 def _demand_nameable(store: Store) -> None:
@@ -1391,8 +1397,11 @@ def _include_line(store: Store) -> str:
 
 def is_included(store: Store) -> bool:
     """Whether ssh's own configuration includes ours, before anything else can take its place."""
-    for line in read_text(os.path.join(store.ssh, "config")).splitlines():
-        if line.strip() == _include_line(store):
+    ours = {_slashes(store, store.config), "~/.ssh/hubssh/config" if store.is_default else ""}
+    for line in _marked(read_text(os.path.join(store.ssh, "config")))[1].splitlines():
+        # Programs that write this file put several into one line.
+        keyword, *others = re.findall(r'"[^"]*"|[^\s"]+', line) or [""]
+        if keyword.lower() == "include" and ours & {one.strip('"') for one in others}:
             return True
         if re.match(r"\s*(host|match)\b", line, re.IGNORECASE):
             return False
@@ -1400,25 +1409,36 @@ def is_included(store: Store) -> bool:
 
 
 def include(store: Store) -> None:
-    """Put the one line into ssh's configuration, at the top."""
+    """Put the one line into ssh's configuration, at the top. Raises `Trouble` where another program keeps that file."""
     if is_included(store):
         return
     path = os.path.join(store.ssh, "config")
     mark, before = _marked(_without_include(store, read_text(path)))
-    write(store.machine, path, f"{mark}{_HEAD}\n{_include_line(store)}\n\n{before}", _mode(path))
+    try:
+        write(store.machine, path, f"{mark}{_HEAD}\n{_include_line(store)}\n\n{before}", _mode(path))
+    except Trouble as trouble:
+        raise Trouble(trouble.sentence, _by_hand(store), trouble.code) from None
+
+
+def _by_hand(store: Store) -> str:
+    return f"put this line first in it: {_include_line(store)}"
 
 
 def exclude(store: Store) -> None:
-    """Take it out again; a file that holds nothing else is removed."""
+    """Take it out again; a file that holds nothing else is removed. What another program keeps is left to the person: a
+    line that includes a file that is gone does nothing."""
     path = os.path.join(store.ssh, "config")
     before = read_text(path)
     after = _without_include(store, before)
     if after == before:
         return
-    if after.strip() or os.path.islink(path):
-        write(store.machine, path, after, _mode(path))
-    else:
+    if not after.strip() and not os.path.islink(path):
         remove(path)
+        return
+    try:
+        write(store.machine, path, after, _mode(path))
+    except Trouble as trouble:
+        store.machine.left[f"{trouble.sentence}: take this line out of it: {_include_line(store)}"] = None
 
 
 def _marked(text: str) -> tuple[str, str]:
@@ -1554,7 +1574,7 @@ def _ready(store: Store, site: Site, web: Web) -> str:
         if not lock.held and not os.access(store.folder(site), os.W_OK):
             raise Trouble(f"The folder {store.folder(site)} cannot be written to", code="cannot_write")
     config_text(store, [site])  # the names of files are ones that it can hold
-    is_included(store)  # and the person's own can be read
+    is_included(store)  # and the person's own can be read; if it cannot be written, what to write is told at the end
     return known_hosts
 
 
@@ -2205,7 +2225,8 @@ def _clock(about: dict[str, Any], now: float) -> Finding:
 def _configuration(store: Store, site: Site) -> Finding:
     path = os.path.join(store.ssh, "config")
     if not is_included(store):
-        raise Trouble(f"{path} does not begin with the line {_include_line(store)}", "hubssh login writes it")
+        cure = f"{_by_hand(store)} (hubssh login does, where it may write to that file)"
+        raise Trouble(f"{path} does not begin with the line {_include_line(store)}", cure)
     for needed in (store.config, site.key, store.file(site, "known_hosts")):
         if read(needed) is None:
             raise Trouble(f"The file {needed} is missing", "hubssh login makes it anew")
@@ -2566,7 +2587,10 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
         "completion": do_completion,
     }
     try:
-        return doing[asked.command](Store(machine, asked.ssh_dir), asked) or 0
+        status = doing[asked.command](Store(machine, asked.ssh_dir), asked) or 0
+        for one in machine.left:
+            machine.tell(f"hubssh: {one}")
+        return status
     except Trouble as trouble:
         machine.answer({"error": trouble.code, "error_description": trouble.sentence, "cure": trouble.cure})
         if not machine.json:

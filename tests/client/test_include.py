@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.client import hubssh
-from deploy.client.hubssh import Machine, Store, Trouble
-from tests.client.makers import NOW, site, store
+from deploy.client.hubssh import Answer, Machine, Store, Trouble
+from tests.client.makers import NOW, Pretended, site, store
 
 
 class TestTheOneLineInTheOwnConfiguration:
@@ -89,6 +89,94 @@ class TestTheOneLineInTheOwnConfiguration:
         assert (tmp_path / "dot-config").read_text().endswith(self.OWN)
         hubssh.exclude(made)
         assert (tmp_path / "dot-config").read_text() == self.OWN
+
+
+@pytest.mark.parametrize("among", ["Include {0}", 'include  "{0}"', "Include ~/.ssh/work {0}", 'Include work "{0}"  '])
+def test_the_line_counts_as_other_programs_write_it(tmp_path: Path, among: str) -> None:
+    made = store(tmp_path)
+    own = f"# mine\n{among.format(made.config)}\nHost work\n"
+    (tmp_path / "config").write_text(own)
+    hubssh.configure(made)
+    assert (tmp_path / "config").read_text() == own
+    (tmp_path / "config").write_text(own.replace("/hubssh/config", "/hubssh/config2"))
+    assert not hubssh.is_included(made)
+    (tmp_path / "config").write_text(f"Host work\n{own}")
+    assert not hubssh.is_included(made)
+
+
+class TestAConfigurationThatAnotherProgramKeeps:
+    """As home-manager does: a link into a folder where nobody else may write."""
+
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> Path:
+        """No file can be made beside it, whoever tries: the name would be too long."""
+        (tmp_path / ".ssh").mkdir()
+        kept = tmp_path / ("kept" * 62)
+        kept.write_text("Host work\n")
+        (tmp_path / ".ssh" / "config").symlink_to(kept)
+        return kept
+
+    @pytest.fixture
+    def service(self, monkeypatch: pytest.MonkeyPatch) -> Pretended:
+        listed = {"login": "alice+gpu", "owner": "alice", "name": "gpu", "state": "running", "ssh": True}
+        return Pretended(servers=Answer(200, {"servers": [listed]}, "", False, None)).stand_in(monkeypatch)
+
+    def run(self, kept: Path, *words: str) -> int:
+        return hubssh.main([words[0], "--ssh-dir", str(kept.parent / ".ssh"), *words[1:]], Machine(clock=lambda: NOW))
+
+    def logged_in(self, kept: Path) -> Store:
+        assert self.run(kept, "login", "--no-browser", "--no-agent", "https://ssh.example.org") == 0
+        return Store(Machine(clock=lambda: NOW), str(kept.parent / ".ssh"))
+
+    def test_a_login_is_done_with_one_click_and_ends_with_the_line_to_add(
+        self, kept: Path, service: Pretended, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = self.logged_in(kept)
+        assert len(service.forms) == 1
+        assert Path(made.certificate_file(made.known())).exists()
+        assert "Host gpu.hub\n" in Path(made.config).read_text()
+        assert kept.read_text() == "Host work\n"
+        said = capsys.readouterr()
+        assert "Now type:\n" in said.out
+        last = said.err.splitlines()[-1]
+        assert last.startswith(f"hubssh: {made.ssh}/config cannot be written (")
+        assert last.endswith(f'): put this line first in it: Include "{made.config}"')
+
+    def test_other_commands_answer_first_and_say_the_same(
+        self, kept: Path, service: Pretended, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = self.logged_in(kept)
+        service.changed["certificates_renew"] = service.ask("POST", "/device/token")
+        last = capsys.readouterr().err.splitlines()[-1]
+        for command, answer in (("list", "alice/gpu"), ("renew", "Now type:")):
+            assert self.run(kept, command) == 0
+            said = capsys.readouterr()
+            assert answer in said.out
+            assert said.err.splitlines() == [last]
+        with pytest.raises(Trouble) as found:
+            hubssh._configuration(made, made.known())
+        assert f'put this line first in it: Include "{made.config}"' in found.value.cure
+
+    def test_once_the_line_is_there_nothing_more_is_said(
+        self, kept: Path, service: Pretended, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = self.logged_in(kept)
+        kept.write_text(f"Include ~/.ssh/work {made.config}\nHost work\n")
+        capsys.readouterr()
+        assert self.run(kept, "list") == 0
+        assert capsys.readouterr().err == ""
+        assert hubssh._configuration(made, made.known()).state == "ok"
+        assert len(service.forms) == 1
+
+    def test_a_logout_removes_the_rest_and_says_which_line_is_left(
+        self, kept: Path, service: Pretended, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        made = self.logged_in(kept)
+        kept.write_text(f"{hubssh._include_line(made)}\nHost work\n")
+        service.changed["certificates"] = Answer(200, {"certificates": []}, "", False, None)
+        self.run(kept, "logout")
+        assert capsys.readouterr().err.endswith(f"): take this line out of it: {hubssh._include_line(made)}\n")
+        assert [path.name for path in (kept.parent / ".ssh").iterdir()] == ["config"]
 
 
 def on_windows(monkeypatch: pytest.MonkeyPatch, folder: str) -> Store:
