@@ -24,8 +24,8 @@ Rows = TypeVar("Rows")
 _DESCRIPTION = """\
 The jupyterhub-bastion api: JupyterHub logins in, SSH certificates out.
 
-Everything is set by environment variables; `check-settings` lists them with their meaning. On a machine where
-JupyterHub runs with its defaults only the hub token is needed:
+Everything is set by environment variables; `check-settings --list` lists them with their meaning. On a
+machine where JupyterHub runs with its defaults only the hub token is needed:
 
     export SSH_API_HUB_TOKEN_FILE=/path/to/token     # api_token of the service "ssh" in jupyterhub_config.py
     export SSH_API_STATE_DIRECTORY=/path/to/state    # CA keys, database, the secret shared with the bastion
@@ -108,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one.set_defaults(run=_revocations)
 
-    one = commands.add_parser("check-settings", help="say whether the settings can be used, and list them")
-    one.add_argument("--list", action="store_true", help="only list every setting with its meaning and default")
+    one = commands.add_parser("check-settings", help="say whether the settings can be used, or list them")
+    one.add_argument("--list", action="store_true", help="list every setting with its meaning and default instead")
     one.set_defaults(run=_check)
     return parser
 

@@ -408,7 +408,7 @@ class Settings(BaseSettings):
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Settings from `environment` and nothing else. Raises `SettingsError` naming everything that is wrong."""
-    return read(Settings, environment, "python -m api check-settings --help")
+    return read(Settings, environment, "python -m api check-settings --list")
 
 
 def describe() -> str:

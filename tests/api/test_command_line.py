@@ -281,6 +281,7 @@ def test_help_teaches() -> None:
         [sys.executable, "-m", "api", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert "SSH_API_HUB_TOKEN_FILE" in done.stdout
+    assert "`check-settings --list` lists them" in done.stdout
     assert all(
         command in done.stdout
         for command in ("serve", "rotate", "revoke", "certificates", "revocations", "check-settings")

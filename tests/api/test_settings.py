@@ -51,6 +51,7 @@ def wrong_file(path: Path) -> str:
 
 def test_a_misspelt_setting_is_an_error_that_names_the_right_one() -> None:
     assert "Did you mean SSH_API_CERTIFICATES_LIFETIME?" in wrong(CERTIFICATES_LIFTIME="60")
+    assert wrong(**{30 * "X": "1"}).endswith(" is not a setting. See: python -m api check-settings --list")
 
 
 @pytest.mark.parametrize(
