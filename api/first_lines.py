@@ -58,8 +58,8 @@ def _shell_begin(public_url: str) -> str:
     return (
         "mkdir -p -m 700 ~/.ssh\n"
         f"test -f {key} || ssh-keygen -q -t ed25519 -N '' -f {key}\n"
-        f"curl -fsS {public_url}/device -H 'Accept: text/plain' --data-urlencode public_key@$HOME/.ssh/{_KEY}.pub "
-        f"-o {key}.login\n"
+        f"curl -fsS {public_url}/device -H 'Accept: text/plain' "
+        f'--data-urlencode "public_key@$HOME/.ssh/{_KEY}.pub" -o {key}.login\n'
         f"grep -v device_code {key}.login\n"
     )
 

@@ -15,7 +15,7 @@ from api.records import instances_in
 from api.shares import ShareWatch
 from ca.trust import Presented, examine
 from tests.support.browser import Person
-from tests.support.hub import Hub
+from tests.support.hub import ROOT, Hub
 from tests.support.ports import new_key
 from tests.support.service import Service, running_service
 
@@ -72,12 +72,14 @@ async def test_what_is_shared_is_in_the_certificate_for_an_hour_and_nothing_else
 async def test_an_owner_shares_ssh_herself_and_takes_it_back(hub: Hub, service: Service) -> None:
     """With what `configure(sharing=True)` gives to users, and no administrator: a link that bob accepts."""
     await hub.start_server("alice", "gpu")
-    hers = await hub.token("alice")
+    scopes = ["shares!user", "custom:ssh:connect!user"]
+    assert " and\n".join(f"`{one}`" for one in scopes) in (ROOT / "docs" / "users.md").read_text()
+    hers = await hub.token("alice", scopes)
     body = {"scopes": ["custom:ssh:connect!server=alice/gpu"]}
     made = await hub.request("POST", "/share-codes/alice/gpu", hers, json=body)
     assert made.status_code == 200, made.text
     async with await hub.login("bob") as bob:
-        page = await bob.get(f"{hub.hub_url}/accept-share", params={"code": made.json()["code"]})
+        page = await bob.get(f"{hub.url}{made.json()['accept_url']}")
         assert page.status_code == 200
         xsrf = re.findall(r'name="_xsrf"\s+value="([^"]*)"', page.text)[0]
         data = {"code": made.json()["code"], "_xsrf": xsrf}

@@ -65,6 +65,20 @@ async def log_in(alice: Laptop, made: FirstLogin) -> str:
 
 
 @pytest.mark.hub
+def test_a_home_with_a_blank_in_its_name_does(tmp_path: Path) -> None:
+    home, curl = tmp_path / "al ice", tmp_path / "bin" / "curl"
+    for folder in (home, curl.parent):
+        folder.mkdir()
+    curl.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$HOME/asked"\necho shown > "$HOME/.ssh/id_hub.login"\n')
+    curl.chmod(0o700)
+    made = first_login("https://ssh.example.org", Door("ssh.example.org", 2222, "hub"), Reach((Server("alice"),)))
+    environment = {"PATH": f"{curl.parent}:{os.environ['PATH']}", "HOME": str(home)}
+    done = subprocess.run(["sh", "-e", "-c", made.shell_begin], env=environment, capture_output=True, check=True)
+    assert done.stdout == b"shown\n"
+    assert f"public_key@{home}/.ssh/id_hub.pub" in (home / "asked").read_text().splitlines()
+    assert (home / ".ssh" / "id_hub.pub").exists()
+
+
 async def test_with_openssh_and_curl_alone_every_tool_knows_the_servers_by_name(home: Laptop) -> None:
     await home.runs("", "gpu")
     assert await log_in(home, lines(home, "", "gpu")) == "in\n"
