@@ -1397,7 +1397,7 @@ def _include_line(store: Store) -> str:
 
 def is_included(store: Store) -> bool:
     """Whether ssh's own configuration includes ours, before anything else can take its place."""
-    ours = {_slashes(store, store.config), "~/.ssh/hubssh/config" if store.is_default else ""}
+    ours = {_slashes(store, store.config), *(["~/.ssh/hubssh/config"] if store.is_default else [])}
     for line in _marked(read_text(os.path.join(store.ssh, "config")))[1].splitlines():
         # Programs that write this file put several into one line.
         keyword, *others = re.findall(r'"[^"]*"|[^\s"]+', line) or [""]

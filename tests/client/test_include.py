@@ -100,6 +100,8 @@ def test_the_line_counts_as_other_programs_write_it(tmp_path: Path, among: str) 
     assert (tmp_path / "config").read_text() == own
     (tmp_path / "config").write_text(own.replace("/hubssh/config", "/hubssh/config2"))
     assert not hubssh.is_included(made)
+    (tmp_path / "config").write_text('Include ""\n')
+    assert not hubssh.is_included(made)
     (tmp_path / "config").write_text(f"Host work\n{own}")
     assert not hubssh.is_included(made)
 
