@@ -320,24 +320,33 @@ class Lock:
         except OSError:
             return self
         end = time.monotonic() + self.seconds
-        while not self._take():
-            if time.monotonic() > end:
-                return self
-            time.sleep(0.05)
+        try:
+            while not self._take():
+                if time.monotonic() > end:
+                    return self
+                time.sleep(0.05)
+        except OSError:  # a file system without locks, as Lustre may be: waiting would not help
+            return self
         self.held = True
         return self
 
     def _take(self) -> bool:
+        import errno
+
+        busy = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
         try:
             if sys.platform == "win32":
                 import msvcrt
 
+                busy.add(errno.EDEADLK)
                 msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
             else:
                 import fcntl
 
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in busy:
+                raise
             return False
         return True
 

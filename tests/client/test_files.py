@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import threading
@@ -80,6 +83,23 @@ def test_threads_that_wait_for_the_lock_get_it_in_turn(tmp_path: Path) -> None:
     for one in threads:
         one.join(60)
     assert most == [1]
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_where_files_cannot_be_locked_nobody_waits_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    asked = []
+
+    def flock(handle: int, _: int) -> None:
+        asked.append(handle)
+        assert len(asked) == 1
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Lock(str(tmp_path / "lock"), 3600) as lock:
+        assert not lock.held
+    assert len(asked) == 1
 
 
 def test_on_windows_files_are_cut_down_to_their_owner_before_they_are_in_place(
