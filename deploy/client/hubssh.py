@@ -1701,25 +1701,35 @@ def _approved(machine: Machine, web: Web, key_line: str, wish: Wish) -> dict[str
 
 
 def _show(machine: Machine, page: str, code: str, key_line: str, wish: Wish) -> None:
-    opened = wish.browser and open_browser(page)
-    machine.tell(f"{'Your browser shows' if opened else 'Open in a browser'}: {page}")
+    opens = wish.browser and may_open_browser()
+    machine.tell(f"{'Open in a browser, if yours does not show it' if opens else 'Open in a browser'}: {page}")
     machine.tell(f"Code: {code}      Key: {fingerprint(key_line)}")
     machine.tell("Log in there, compare these, and approve.")
+    if opens:
+        open_browser(page)
 
 
-def open_browser(page: str) -> bool:
-    """Show a page, where that leads to a window and not to a browser inside this terminal."""
+def may_open_browser() -> bool:
+    """Whether opening a page leads to a window, and not to a browser inside this terminal or nowhere."""
     here = sys.platform in ("win32", "darwin") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME")
     )
-    if not here or os.environ.get("SSH_CONNECTION"):
-        return False
-    import webbrowser
+    return here and not os.environ.get("SSH_CONNECTION")
 
+
+def open_browser(page: str) -> None:
+    """Show a page, if that is possible. By a process of its own: some browsers are waited for until they end, and all
+    would write between what hubssh says, or keep its output open for whoever reads that to the end."""
+    import subprocess
+    import threading
+
+    nowhere = subprocess.DEVNULL
+    command = (sys.executable, "-I", "-m", "webbrowser", page)  # -I: not a webbrowser.py of the folder one is in
     try:
-        return bool(webbrowser.open(page))
-    except webbrowser.Error:
-        return False
+        child = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+    except OSError:
+        return
+    threading.Thread(target=child.wait, daemon=True).start()
 
 
 def _wait(web: Web, device: str, begun: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -160,3 +162,47 @@ def test_whenever_a_login_is_interrupted_what_is_there_fits_together(
         assert Path(path).exists()  # that of before, or that of now: both are there until it names the new one
     assert login(tmp_path) == 0
     assert fits(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["BROWSER", "xdg-open"])
+def test_a_browser_that_stays_open_and_talks_is_not_waited_for_and_does_not_spoil_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], way: str
+) -> None:
+    Pretended().stand_in(monkeypatch)
+    browser, shown, closed = tmp_path / "bin" / way, tmp_path / "shown", tmp_path / "closed"
+    browser.parent.mkdir()
+    os.mkfifo(shown)
+    os.mkfifo(closed)
+    browser.write_text(f'#!/bin/sh\necho Opening.; echo Opening. >&2\necho "$1" >{shown}; read -r _ <{closed}\n')
+    (browser.parent / "xdg-settings").write_text("#!/bin/sh\nexit 1\n")  # else it names the one of this machine
+    for program in browser.parent.iterdir():
+        program.chmod(0o700)
+    for name in ("BROWSER", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", f"{browser.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv(*("BROWSER", str(browser)) if way == "BROWSER" else ("DISPLAY", ":0"))
+    words = ["login", "--ssh-dir", str(tmp_path / "ssh"), "--json", "https://ssh.example.org"]
+    assert hubssh.main(words, Laptop()) == 0
+    said = capfd.readouterr()
+    assert shown.read_text() == "https://ssh.example.org/activate\n"  # comes once the browser runs
+    assert said.err.startswith("Open in a browser, if yours does not show it: https://ssh.example.org/activate\nCode: ")
+    closed.write_text("\n")  # taken once the browser has said everything
+    later = capfd.readouterr()
+    assert json.loads(said.out)["user"] == "alice"
+    assert "Opening." not in said.err + later.out + later.err
+
+
+def test_a_program_in_the_folder_one_is_in_is_not_taken_for_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = tmp_path / "shown"
+    os.mkfifo(shown)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{shown}\n')
+    browser.chmod(0o700)
+    (tmp_path / "webbrowser.py").write_text(f"open({str(shown)!r}, 'w').write('not the browser')\n")
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    hubssh.open_browser("https://ssh.example.org/activate")
+    assert shown.read_text() == "https://ssh.example.org/activate\n"
