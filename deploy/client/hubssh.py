@@ -563,21 +563,33 @@ def sign(machine: Machine, key: str, message: bytes, alone: bool) -> str:
     return "".join(line for line in lines if "-----" not in line and line not in ("SSH", "SIGNATURE"))
 
 
+AGENT_PATIENCE = 20
+"""Seconds for an ssh-agent, which may ask somebody: gpg-agent wants a passphrase for each key that it takes."""
+
+_NO_AGENT = "ssh uses the file; hubssh login --no-agent leaves the agent alone."
+
+
 def agent_runs(machine: Machine) -> bool:
-    """Whether an ssh-agent answers."""
+    """Whether there is an ssh-agent. Raises `Trouble` for one that does not answer."""
     if not machine.windows and not os.environ.get("SSH_AUTH_SOCK"):
         return False
     try:
-        return machine.run("ssh-add", "-l", alone=True, limit=10).status in (0, 1)
-    except Trouble:
+        return machine.run("ssh-add", "-l", alone=True, limit=AGENT_PATIENCE).status in (0, 1)
+    except Trouble as trouble:
+        if trouble.code == "too_slow":
+            raise
         return False
 
 
 def add_to_agent(machine: Machine, key: str, seconds: float) -> str:
     """Give the agent the key with its certificate until that ends. What was not possible, in words; "" if it was."""
-    if not agent_runs(machine):
-        return ""
-    done = machine.run("ssh-add", "-q", "-t", str(max(1, int(seconds))), key, alone=True, limit=20)
+    try:
+        if not agent_runs(machine):
+            return ""
+        limited = ("-t", str(max(1, int(seconds))))
+        done = machine.run("ssh-add", "-q", *limited, key, alone=True, limit=AGENT_PATIENCE)
+    except Trouble as trouble:
+        return f"The ssh-agent did not take the key ({trouble.sentence}): perhaps it asks you something. {_NO_AGENT}"
     if not done.status:
         return ""
     if machine.windows:
@@ -588,10 +600,14 @@ def add_to_agent(machine: Machine, key: str, seconds: float) -> str:
     return f"The ssh-agent does not take the key for a limited time ({clean(done.err)}): ssh uses the file."
 
 
-def remove_from_agent(machine: Machine, key: str) -> None:
-    """The agent knows the key and its certificate no more."""
-    if agent_runs(machine):
-        machine.run("ssh-add", "-q", "-d", key, alone=True, limit=20)
+def remove_from_agent(machine: Machine, key: str) -> str:
+    """The agent knows the key and its certificate no more. What is in the way of that, in words; "" for nothing."""
+    try:
+        if agent_runs(machine):
+            machine.run("ssh-add", "-q", "-d", key, alone=True, limit=AGENT_PATIENCE)
+    except Trouble as trouble:
+        return f"The ssh-agent does not answer ({trouble.sentence}), so it may keep your key for its time. {_NO_AGENT}"
+    return ""
 
 
 def key_from_agent(machine: Machine, wanted: str, path: str) -> None:
@@ -837,7 +853,8 @@ class Site(NamedTuple):
     """One service and one person's login there, as `site.json` keeps it.
 
     `key` is a private key, or a `.pub` whose private half an agent holds; `own_key`: hubssh made it, and removes it.
-    `mode` is what was asked for: auto, jump or direct. `tried_at`: when a renewal last failed.
+    `mode` is what was asked for: auto, jump or direct. `tried_at`: when a renewal last failed. `agent_failed`:
+    the agent did not take the key, and is not asked again while ssh waits.
     """
 
     public_url: str
@@ -852,6 +869,7 @@ class Site(NamedTuple):
     ca_file: str = ""
     user: str = ""
     agent: bool = True
+    agent_failed: bool = False
     certificate: Certificate | None = None
     servers: tuple[Server, ...] = ()
     logged_in_at: int = 0
@@ -1550,6 +1568,7 @@ def _log_in(store: Store, site: Site, web: Web, wish: Wish) -> Site:
     line = clean(fields.get("certificate"), 40000)
     certificate = read_certificate(line, key_line, fields.get("renew_until"))
     new = site._replace(certificate=certificate, user=certificate.user, logged_in_at=int(machine.clock()), tried_at=0)
+    new = new._replace(agent_failed=False)
     if site.user and certificate.user != site.user:
         if not wish.other_user:
             give_back(store, new)
@@ -1620,16 +1639,20 @@ def _forget_key(store: Store, before: Site, new: Site) -> None:
 
 
 def keep(store: Store, site: Site, line: str) -> str:
-    """Write down a new certificate and give it to the agent. What the agent did not do, in words. Holds the lock."""
+    """Write down a new certificate and give it to the agent. What the agent did not do, in words: that is remembered,
+    and ssh does not wait for it again. Holds the lock."""
     machine, certificate = store.machine, site.certificate
-    for_agent = site.own_key and site.agent and certificate is not None
-    if for_agent:
-        remove_from_agent(machine, site.key)  # the old certificate would stay beside the new one
+    for_agent = site.own_key and site.agent and not site.agent_failed and certificate is not None
+    # The old certificate would stay beside the new one.
+    note = remove_from_agent(machine, site.key) if for_agent else ""
     write(machine, store.certificate_file(site), line + "\n")
-    store.save(site)
+    store.save(site)  # before the agent is waited for: somebody may end that
     if not for_agent or certificate is None:
         return ""
-    return add_to_agent(machine, site.key, certificate.valid_before - machine.clock())
+    note = note or add_to_agent(machine, site.key, certificate.valid_before - machine.clock())
+    if note:
+        store.save(site._replace(agent_failed=True))
+    return note
 
 
 def learn(store: Store, site: Site) -> Site:
@@ -1651,8 +1674,10 @@ def renew(store: Store, site: Site, *, alone: bool, limit: float = 15) -> Site:
     certificate = read_certificate(line, public_line(machine, site.key), answer.fields.get("renew_until"))
     if certificate.user != site.user:
         raise Trouble("The service renewed the certificate for somebody else.", code="bad_certificate")
-    new = site._replace(certificate=certificate, tried_at=0)
-    keep(store, new, line)
+    new = site._replace(certificate=certificate, tried_at=0, agent_failed=site.agent_failed and alone)
+    note = keep(store, new, line)
+    if note and not alone:
+        machine.tell(note)
     return new
 
 
@@ -1864,7 +1889,8 @@ def _renewed(store: Store, site: Site, now: float) -> Site:
     try:
         return renew(store, site, alone=True, limit=PATIENCE)
     except Trouble as trouble:
-        store.save(site._replace(tried_at=int(now)))
+        # What is on disk, since a certificate that came and was kept is not to be forgotten again.
+        store.save((store.load(store.folder(site)) or site)._replace(tried_at=int(now)))
         if isinstance(trouble, Refused) and trouble.code in ("server_stopped", "server_restarted", "revoked"):
             raise Stop(trouble.sentence, trouble.cure, trouble.code) from None
         if good:
@@ -2127,7 +2153,9 @@ def do_logout(store: Store, asked: argparse.Namespace) -> int:
         revoked[site.public_url] = given_back = give_back(store, site)
         ends = site.certificate.valid_before if site.certificate else 0
         if site.own_key and site.key:
-            remove_from_agent(machine, site.key)
+            note = remove_from_agent(machine, site.key)
+            if note:
+                machine.tell(note)
         shutil.rmtree(store.folder(site), ignore_errors=True)
         if given_back:
             machine.say(f"Logged out of {site.public_url}: the certificate is revoked and removed.")
