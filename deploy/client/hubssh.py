@@ -1869,13 +1869,22 @@ def check(store: Store, host: str) -> None:
     if is_fresh(site, login, now):
         return
     if site.certificate is None or is_due(site.certificate, now):
-        with store.lock(site):  # many may start together: one renews, the others find it done
-            site = store.load(store.folder(site)) or site
-            if is_fresh(site, login, now):
-                return
-            site = _renewed(store, site, now)
+        try:
+            with store.lock(site):  # many may start together: one renews, the others find it done
+                site = store.load(store.folder(site)) or site
+                if is_fresh(site, login, now):
+                    return
+                site = _renewed(store, site, now)
+        except Stop as trouble:
+            if trouble.code in _OF_ONE_SERVER:
+                _stop_for(store, site, host)
+            raise
     if site.certificate is not None and login not in site.certificate.runs:
-        _not_in_certificate(store, site, host)
+        _stop_for(store, site, host)
+
+
+_OF_ONE_SERVER = ("server_stopped", "server_restarted")
+"""Refusals to renew that name the first server of the certificate, while ssh may be about another."""
 
 
 def _renewed(store: Store, site: Site, now: float) -> Site:
@@ -1891,18 +1900,27 @@ def _renewed(store: Store, site: Site, now: float) -> Site:
     except Trouble as trouble:
         # What is on disk, since a certificate that came and was kept is not to be forgotten again.
         store.save((store.load(store.folder(site)) or site)._replace(tried_at=int(now)))
-        if isinstance(trouble, Refused) and trouble.code in ("server_stopped", "server_restarted", "revoked"):
+        if isinstance(trouble, Refused) and (not good or trouble.code in (*_OF_ONE_SERVER, "revoked")):
             raise Stop(trouble.sentence, trouble.cure, trouble.code) from None
-        if good:
-            return site
-        if isinstance(trouble, Refused):
-            raise Stop(trouble.sentence, trouble.cure, trouble.code) from None
-        ended = f"Your certificate ended at {when(certificate.valid_before, now)}, and it cannot be renewed now"
-        raise Trouble(f"{ended} ({trouble.sentence})", trouble.cure, trouble.code) from None
+        ends = when(certificate.valid_before, now)
+        if not good:
+            raise _ended(ends, trouble) from None
+        if trouble.code == "cannot_sign":
+            said = Trouble(f"Your certificate ends at {ends}, and cannot be renewed without you", "hubssh renew")
+            store.machine.tell(f"hubssh: {said.line}")
+        return site
 
 
-def _not_in_certificate(store: Store, site: Site, host: str) -> None:
-    """Why a server is not in the certificate, as far as the service can be asked. Raises `Stop`."""
+def _ended(at: str, trouble: Trouble) -> Trouble:
+    """What to do once a certificate has ended: only a login helps, since the service renews none that has ended."""
+    if trouble.code == "cannot_sign":
+        return Trouble(f"Your certificate ended at {at}", "hubssh login", trouble.code)
+    cure = trouble.cure if trouble.code == "clock_off" else "hubssh login"  # then it may be good as yet
+    return Trouble(f"Your certificate ended at {at} ({trouble.sentence.rstrip('.')})", cure, trouble.code)
+
+
+def _stop_for(store: Store, site: Site, host: str) -> None:
+    """What keeps the certificate from opening a server, as far as the service can be asked. Raises `Stop`."""
     try:
         servers = servers_from(Holder(store, site, alone=True, limit=PATIENCE).get("/servers"), site.user)
     except Trouble:

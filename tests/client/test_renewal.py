@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.client.laptop import Laptop, words
+from tests.client.laptop import Laptop, laptop, words
 
 pytestmark = pytest.mark.hub
 
@@ -80,6 +80,24 @@ async def test_a_certificate_that_only_names_stopped_servers_says_what_to_start(
     done = alice.ssh("lone.hub", "true")
     assert done.returncode == 255
     assert words(done) == ["hubssh: Your server alice/lone is stopped: hubssh start lone"]
+
+
+async def test_of_several_stopped_servers_the_one_that_was_typed_is_told(alice: Laptop) -> None:
+    bob = laptop(alice.system, alice.folder, "bob")
+    await bob.runs("", "one")
+    await bob.logged_in()
+    await bob.system.hub.stop_server("bob")
+    await bob.system.hub.stop_server("bob", "one")
+    await bob.runs("later")
+    for host, said in (
+        ("one.hub", "Your server bob/one is stopped: hubssh start one"),
+        ("bob.hub", "Your server bob is stopped: hubssh start"),
+        ("later.hub", "Your server bob/later is not in your certificate: hubssh login"),
+    ):
+        bob.half_over()
+        bob.remember(tried_at=0)
+        done = bob.ssh(host, "true")
+        assert (done.returncode, words(done)) == (255, [f"hubssh: {said}"])
 
 
 async def test_a_server_that_is_not_in_the_certificate_is_told_apart(alice: Laptop) -> None:
