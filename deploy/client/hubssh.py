@@ -977,6 +977,15 @@ def led_to(sites: Iterable[Site], host: str) -> tuple[Site, str] | None:
     return None
 
 
+def led_astray(sites: Iterable[Site], site: Site, login: str) -> Trouble | None:
+    """Where ssh's configuration leads the name of a server of `site`, if not there: another site has that name too."""
+    sites, host = list(sites), site.short(login)
+    found = led_to(sites, host) if len(sites) > 1 else None
+    if found is None or found[0].name == site.name:
+        return None
+    return Trouble(f"{host} leads to {found[0].public_url} now", f"hubssh login {site.public_url}", "other_site")
+
+
 def by_zone(sites: Iterable[Site]) -> list[Site]:
     """Who is asked first about a name that no site knows: the narrower zone, then whoever jumps, since only then ssh
     needs to know no more than the zone, then the later login."""
@@ -2026,16 +2035,25 @@ def _tell_login(store: Store, site: Site) -> None:
     now = machine.clock()
     machine.say(f"You are {clean(site.user, 60)} at {site.public_url}.")
     machine.say(f"Your certificate is good until {when(certificate.valid_before, now)}. Now type:")
+    sites = store.sites()
     for login in certificate.runs:
-        machine.say(f"    ssh {_ssh_option(store)}{site.ssh(login)}")
-    machine.answer(_status(site, now))
+        machine.say(f"    {_to_type(store, sites, site, login)}")
+    machine.answer(_status(sites, site, now))
 
 
-def _ssh_option(store: Store) -> str:
-    return "" if store.is_default else f"-F {shell_word(os.path.join(store.ssh, 'config'))} "
+def _to_type(store: Store, sites: list[Site], site: Site, login: str) -> str:
+    """What to type for a server, or why ssh would lead that elsewhere."""
+    astray = led_astray(sites, site, login)
+    option = "" if store.is_default else f"-F {shell_word(os.path.join(store.ssh, 'config'))} "
+    return astray.line if astray else f"ssh {option}{site.ssh(login)}"
 
 
-def _status(site: Site, now: float) -> dict[str, Any]:
+def _host(sites: list[Site], site: Site, login: str) -> str | None:
+    """How ssh calls a server; None where that leads elsewhere."""
+    return None if led_astray(sites, site, login) else site.short(login)
+
+
+def _status(sites: list[Site], site: Site, now: float) -> dict[str, Any]:
     certificate = site.certificate
     told: dict[str, Any] = {"site": site.public_url, "user": site.user, "certificate": None}
     if certificate is not None:
@@ -2044,7 +2062,7 @@ def _status(site: Site, now: float) -> dict[str, Any]:
             "valid": now < certificate.valid_before,
             "valid_before": certificate.valid_before,
             "renew_until": certificate.renew_until,
-            "servers": {login: site.short(login) for login in certificate.runs},
+            "servers": {login: _host(sites, site, login) for login in certificate.runs},
         }
     return told
 
@@ -2062,11 +2080,12 @@ def do_list(store: Store, asked: argparse.Namespace) -> None:
     servers = servers_from(Holder(store, site).get("/servers"), site.user)
     site = store.update(site, servers=servers)
     configure(store)
+    sites = store.sites()
     runs = site.certificate.runs if site.certificate else {}
     rows = [(one, runs.get(one.login) == one.run or (one.login in runs and not one.run)) for one in servers]
     for one, opened in rows:
         state = f"{one.state}, without SSH" if one.state == "running" and one.ssh is False else one.state
-        command = f"ssh {_ssh_option(store)}{site.ssh(one.login)}" if opened and one.state == "running" else ""
+        command = _to_type(store, sites, site, one.login) if opened and one.state == "running" else ""
         machine.say(f"{one.label:24} {state:22} {command}".rstrip())
     if not servers:
         machine.say("You have no servers yet: hubssh start")
@@ -2074,7 +2093,7 @@ def do_list(store: Store, asked: argparse.Namespace) -> None:
         {
             "label": one.label,
             "login": one.login,
-            "host": site.short(one.login),
+            "host": _host(sites, site, one.login),
             "state": one.state,
             "ssh": one.ssh,
             "in_certificate": opened,
@@ -2124,8 +2143,8 @@ def do_renew(store: Store, asked: argparse.Namespace) -> None:
 def do_status(store: Store, asked: argparse.Namespace) -> None:
     """hubssh status"""
     machine, site = store.machine, store.known(asked.site)
-    now, certificate = machine.clock(), site.certificate
-    told = {**_status(site, now), "sessions": None}
+    now, certificate, sites = machine.clock(), site.certificate, store.sites()
+    told = {**_status(sites, site, now), "sessions": None}
     machine.say(f"{site.public_url}, as {clean(site.user, 60) or 'nobody yet'}")
     if certificate is None:
         machine.say("No certificate: hubssh login")
@@ -2136,7 +2155,7 @@ def do_status(store: Store, asked: argparse.Namespace) -> None:
         if certificate.renew_until > now:
             machine.say(f"Renewed by itself until {when(certificate.renew_until, now)}, while its servers run")
         for login in certificate.runs:
-            machine.say(f"    ssh {_ssh_option(store)}{site.ssh(login)}")
+            machine.say(f"    {_to_type(store, sites, site, login)}")
         told["sessions"] = _sessions(store, site, now)
     machine.answer(told)
 
@@ -2265,7 +2284,11 @@ def _chain(store: Store, asked: argparse.Namespace) -> Iterator[Finding]:
         yield Finding(what, "wrong", trouble.sentence, trouble.cure)
 
 
-_ELSEWHERE = {"hub_unavailable": "JupyterHub", "clock_or_certificate": "clock or web certificate"}
+_ELSEWHERE = {
+    "hub_unavailable": "JupyterHub",
+    "clock_or_certificate": "clock or web certificate",
+    "other_site": "configuration",
+}
 """What is wrong where the step that found it is not."""
 
 
@@ -2386,7 +2409,8 @@ def _server(store: Store, site: Site, login: str) -> tuple[Server, Finding]:
     if not found:
         names = ", ".join(site.typed(one.login) or one.login for one in servers) or "none"
         raise Trouble(f"You have no server {site.label(wanted)}. Yours: {names}", site.command("start", wanted))
-    trouble = server_trouble(site, found[0])
+    configure(store)  # the connection that is tried next is led by what is known now
+    trouble = server_trouble(site, found[0]) or led_astray(store.sites(), site, wanted)
     if trouble is not None:
         raise trouble
     said = f"{found[0].label} runs, and your certificate opens this run of it"
