@@ -1870,11 +1870,28 @@ def run_check(store: Store, host: str) -> int:
 
 def check(store: Store, host: str) -> None:
     """Renew the certificate if it is time, and say what is known to keep ssh out. Raises `Stop` and `Trouble`."""
-    now = store.machine.clock()
-    found = led_to(store.sites(), host)
+    sites = store.sites()
+    found = led_to(sites, host)
     if found is None:
         return
     site, login = found
+    try:
+        _check(store, site, login, host)
+    except Trouble as trouble:
+        trouble.sentence, trouble.cure = (at_site(sites, site, text) for text in (trouble.sentence, trouble.cure))
+        raise
+
+
+_COMMAND = re.compile(r"\bhubssh (login|start|renew)\b(?! https?:)")
+
+
+def at_site(sites: Sequence[Site], site: Site, text: str) -> str:
+    """A text whose commands are for this site, also where it is not the one that they are for by themselves."""
+    return text if site.name == sites[0].name else _COMMAND.sub(rf"\g<0> --site {site.name}", text)
+
+
+def _check(store: Store, site: Site, login: str, host: str) -> None:
+    now = store.machine.clock()
     if is_fresh(site, login, now):
         return
     if site.certificate is None or is_due(site.certificate, now):
@@ -1916,7 +1933,7 @@ def _renewed(store: Store, site: Site, now: float) -> Site:
             raise _ended(ends, trouble) from None
         if trouble.code == "cannot_sign":
             said = Trouble(f"Your certificate ends at {ends}, and cannot be renewed without you", "hubssh renew")
-            store.machine.tell(f"hubssh: {said.line}")
+            store.machine.tell(f"hubssh: {at_site(store.sites(), site, said.line)}")
         return site
 
 

@@ -93,3 +93,32 @@ def test_the_doctor_does_not_find_the_other_hub_s_server_well(
     ]
     assert run(made, "doctor", "alice") == 0
     assert tried == ["alice.hub"]
+
+
+@pytest.mark.parametrize(
+    ("state", "renewal", "cure"),
+    [
+        ("stopped", Answer(500, {}, "", False, None), "Your server alice/off is stopped: hubssh start --site {} off"),
+        (
+            "running",
+            Answer(403, {"error": "revoked", "error_description": "Log in again: hubssh login"}, "", False, None),
+            "Log in again: hubssh login --site {}",
+        ),
+    ],
+)
+def test_what_ssh_is_told_to_do_is_done_at_the_hub_that_the_name_leads_to(
+    made: Store,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    state: str,
+    renewal: Answer,
+    cure: str,
+) -> None:
+    servers = [{"owner": "alice", "name": "off", "login": "alice+off", "state": state}]
+    Pretended(certificates_renew=renewal, servers=Answer(200, {"servers": servers}, "", False, None)).stand_in(
+        monkeypatch
+    )
+    older = made.known("ssh.example.org")
+    made.update(older, certificate=certificate(valid_after=NOW - 13 * 3600))
+    assert hubssh.run_check(made, "off.hub") == hubssh.STOP
+    assert capsys.readouterr().err == f"hubssh: {cure.format('ssh.example.org')}\n"
