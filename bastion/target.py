@@ -105,14 +105,15 @@ class Reach:
         return made
 
     async def _dial(self, link: ClientLink, pod: Pod, login: PodLogin, trust: HostTrust) -> PodLink:
-        """Dial, and once more after a moment: a pod's sshd that reads a new host certificate is away for an instant."""
+        """Dial, and once more after a moment where something turned us away: a pod's sshd that reads a new host
+        certificate is away for an instant. One that hangs would take all of the time again."""
         for pause in (RETRY_SECONDS, None):
             try:
                 return await connect_pod(
                     link, pod.address, pod.ssh_port, login=login, trust=trust, algorithms=self.algorithms
                 )
             except PodFailure as failure:
-                if pause is None or failure.trouble is not PodTrouble.UNREACHABLE:
+                if pause is None or not failure.turned_away:
                     raise
                 await asyncio.sleep(pause)
         raise PodFailure(PodTrouble.UNREACHABLE, "it was not dialled")

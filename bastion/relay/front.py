@@ -39,12 +39,16 @@ class PodTrouble(Enum):
 
 
 class PodFailure(BastionError):
-    """The pod could not be connected to. `detail` is for the log of the bastion's operator, not for the person."""
+    """The pod could not be connected to. `detail` is for the log of the bastion's operator, not for the person.
 
-    def __init__(self, trouble: PodTrouble, detail: str) -> None:
+    `turned_away`: whatever is there refused, reset or closed the connection, and may not do so in a moment.
+    """
+
+    def __init__(self, trouble: PodTrouble, detail: str, *, turned_away: bool = False) -> None:
         super().__init__(f"{trouble.value}: {detail}")
         self.trouble = trouble
         self.detail = detail
+        self.turned_away = turned_away
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ def _of_every_pod(limits: RelayLimits, algorithms: Algorithms) -> asyncssh.SSHCl
         tunnel=None,
         utf8_decode_errors="replace",
         connect_timeout=None,
-        login_timeout=limits.pod_login_seconds,
+        login_timeout=0,  # `connect_pod` looks at the time, and tells an end by time from others
         keepalive_interval=limits.keepalive_seconds,
         keepalive_count_max=limits.keepalive_count,
         tcp_keepalive=True,

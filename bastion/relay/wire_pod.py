@@ -147,7 +147,6 @@ async def connect_pod(
     waiter: asyncio.Future[None] | None = options.waiter
     try:
         async with asyncio.timeout(limits.dial_seconds):
-            # It is made when TCP stands: its login timer would keep it, and the client, when dialling is given up.
             _, pod = await loop.create_connection(lambda: PodSide(client, options, trust), address, port)
         async with asyncio.timeout(limits.pod_login_seconds):
             if waiter is not None:
@@ -155,19 +154,23 @@ async def connect_pod(
     except (TimeoutError, OSError) as problem:
         if pod is not None:
             pod.abort()
-        raise PodFailure(PodTrouble.UNREACHABLE, f"{address}:{port}: {problem or 'no answer in time'}") from None
+        turned_away = isinstance(problem, ConnectionError)
+        detail = f"{address}:{port}: {problem or 'no answer in time'}"
+        raise PodFailure(PodTrouble.UNREACHABLE, detail, turned_away=turned_away) from None
     except asyncssh.HostKeyNotVerifiable as problem:
         raise PodFailure(PodTrouble.WRONG_HOST_KEY, f"{address}:{port}: {problem.reason}") from None
     except asyncssh.PermissionDenied as problem:
         raise PodFailure(PodTrouble.LOGIN_REFUSED, f"{address}:{port}: {problem.reason}") from None
     except asyncssh.Error as problem:
-        raise PodFailure(PodTrouble.PROTOCOL, f"{address}:{port}: {problem.reason}") from None
+        turned_away = isinstance(problem, asyncssh.ConnectionLost)
+        detail = f"{address}:{port}: {problem.reason}"
+        raise PodFailure(PodTrouble.PROTOCOL, detail, turned_away=turned_away) from None
     except asyncio.CancelledError:
         if pod is not None:
             pod.abort()
         raise
     if pod.is_gone:
-        raise PodFailure(PodTrouble.UNREACHABLE, f"{address}:{port}: the connection was lost at once")
+        raise PodFailure(PodTrouble.UNREACHABLE, f"{address}:{port}: the connection was lost at once", turned_away=True)
     pod.connected = True
     client.attach(pod)
     return pod
