@@ -7,6 +7,9 @@ the answers; a tunnel has no messages of its own at all. The kernel sees both.
 import math
 import socket
 
+_SAID = ("not responding to keepalive", "Connection timed out")
+"""What asyncssh, and the kernel, say of such an end."""
+
 
 def notice_death(sock: socket.socket, silence: float, questions: int) -> None:
     """End the connection (with an error) when its peer is gone for (`questions` + 1) × `silence` seconds.
@@ -20,3 +23,8 @@ def notice_death(sock: socket.socket, silence: float, questions: int) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, questions)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * seconds * (questions + 1))
+
+
+def was_silence(problem: Exception | None) -> bool:
+    """Whether a connection ended with this because its peer was gone."""
+    return problem is not None and any(words in str(problem) for words in _SAID)

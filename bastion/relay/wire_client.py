@@ -68,14 +68,6 @@ _INVITES: dict[type, type[Opened]] = {
 }
 
 
-_ENDED_BY = (
-    ("Login timeout", "login_seconds"),
-    ("not responding to keepalive", "keepalive_count"),
-    ("Connection timed out", "keepalive_count"),
-)
-"""What asyncssh, or we, say of a connection that a bound ended."""
-
-
 class ClientSide(Tunnels, Explaining, Entering):
     """The client's connection."""
 
@@ -282,9 +274,9 @@ class ClientSide(Tunnels, Explaining, Entering):
     def over(self, exc: Exception | None) -> None:
         """The connection is over."""
         self.let_go()
-        for words, limit in _ENDED_BY:
-            if exc is not None and words in str(exc):
-                self.limits.hit(limit)
+        self.count_silence(exc)
+        if exc is not None and "Login timeout" in str(exc):  # asyncssh's words
+            self.limits.hit("login_seconds")
         in_order, self.ending = self.ending, True
         self._part_from_pod()
         self.front.closed(None if in_order else exc)

@@ -26,6 +26,7 @@ from bastion.relay.front import ChannelOpen, RelayRefused
 from bastion.relay.limits import RelayLimits
 from bastion.relay.meanings import Opened
 from bastion.relay.requests import opened, shown
+from bastion.relay.silence import was_silence
 from bastion.relay.wire_channel import Leg
 from bastion.relay.wire_cipher import Workbench
 from bastion.relay.wire_pressure import Pressure
@@ -211,6 +212,11 @@ class Link(Pressure):
             self._patience = None
 
     # the end
+
+    def count_silence(self, exc: Exception | None) -> None:
+        """Count an end that came of a peer that was gone."""
+        if was_silence(exc):
+            self.limits.hit("keepalive_count")
 
     def let_go(self) -> None:
         """This connection is over: nothing is waited for."""

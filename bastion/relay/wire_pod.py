@@ -59,10 +59,10 @@ class PodOwner(asyncssh.SSHClient):
         """Remember whose call-backs these are."""
         self._pod = conn if isinstance(conn, PodSide) else None
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncssh's interface
+    def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         if self._pod is not None:
-            self._pod.over()
+            self._pod.over(exc)
 
     def validate_host_ca_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
         """Whether a host certificate's CA is ours. Name, kind and time are asyncssh's to check after this."""
@@ -130,9 +130,10 @@ class PodSide(Link, asyncssh.SSHClientConnection):
             self.connected = False
             self._client.pod_lost()
 
-    def over(self) -> None:
+    def over(self, exc: Exception | None) -> None:
         """The connection is over."""
         self.let_go()
+        self.count_silence(exc)
         self.losing()
 
 

@@ -123,8 +123,9 @@ async def test_a_client_that_vanished_is_noticed_by_keepalives(sshd: Sshd, tmp_p
             await process.communicate()
 
 
-async def test_a_pod_that_vanished_is_noticed_by_keepalives(tmp_path: Path) -> None:
-    limits = replace(RelayLimits(), keepalive_seconds=0.2, keepalive_count=2)
+async def test_a_pod_that_vanished_is_noticed_by_keepalives_and_counted(tmp_path: Path) -> None:
+    hits: list[str] = []
+    limits = replace(RelayLimits(), keepalive_seconds=0.2, keepalive_count=2, hit=hits.append)
     with Sshd.running(tmp_path / "sshd") as own:
         async with Door(own, tmp_path / "door", limits=limits).serving() as door:
             process = await _started(door, "--", "echo up; cat")
@@ -139,6 +140,7 @@ async def test_a_pod_that_vanished_is_noticed_by_keepalives(tmp_path: Path) -> N
                 assert (await door.next_end()).ended == [None]
             finally:
                 for child in stopped:
+                assert hits == ["keepalive_count"]
                     os.kill(child, signal.SIGCONT)
 
 
