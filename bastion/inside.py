@@ -18,11 +18,17 @@ class Inside(Session, Protocol):
 
 
 class Passage:
-    """One tunnel of a jump connection: a `Session` of its own, since its pod may stop while others go on."""
+    """One tunnel of a jump connection: a `Session` of its own, since its pod may stop while others go on.
 
-    def __init__(self, about: About, still_valid: Callable[[], Refusal | None]) -> None:
+    `part` ends the client's connection with a sentence.
+    """
+
+    def __init__(self, about: About, still_valid: Callable[[], Refusal | None], part: Callable[[str], None]) -> None:
         self.about = about
         self._still_valid = still_valid
+        self._part = part
+        self.cut: str | None = None
+        """The sentence with which it was cut."""
         self.link: TunnelLink | None = None
         self.registration: Registration[Inside] | None = None
         self._over = asyncio.Event()
@@ -40,10 +46,16 @@ class Passage:
         """A tunnel carries another SSH connection: there is nowhere to show anything."""
 
     async def close(self, sentence: str) -> None:
-        """Cut the tunnel; the client's connection stays for its other tunnels."""
-        if self.link is not None:
+        """Cut the tunnel; the client's connection stays for its other tunnels. Where it carries nothing else, the
+        connection ends, since that can be said with a sentence."""
+        if self.link is None:
+            return
+        self.cut = sentence if self.cut is None else self.cut
+        if self.link.alone:
+            self._part(sentence)
+        else:
             self.link.close(sentence)
-            await self._over.wait()
+        await self._over.wait()
 
     def abort(self) -> None:
         """The same at once."""

@@ -48,7 +48,7 @@ class Door(Arrival):
         self._about: About | None = None
         self._registration: Registration[Inside] | None = None
         self._refused_actions = 0
-        self._tunnels = Tunnels(house, self.id, self._peer, self._describe, self._noted)
+        self._tunnels = Tunnels(house, self.id, self._peer, self._describe, self._noted, self._cut, lambda: self._why)
         self._why = "client"
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -84,8 +84,13 @@ class Door(Arrival):
         if refusal is None:
             self._expire_at(admission, expires_at)
             return
-        self._why = refusal.sentence
-        self._link.close(refusal.sentence)
+        self._cut(refusal.sentence)
+
+    def _cut(self, sentence: str) -> None:
+        """Say why, and end. What comes first counts: it is what the person reads."""
+        if self._why == "client":
+            self._why = sentence
+        self._link.close(sentence)
 
     # --- what they may do
 
@@ -146,8 +151,7 @@ class Door(Arrival):
 
     async def close(self, sentence: str) -> None:
         """Say the sentence and end."""
-        self._why = sentence
-        self._link.close(sentence)
+        self._cut(sentence)
         await self._over.wait()
 
     def abort(self) -> None:
@@ -155,6 +159,11 @@ class Door(Arrival):
         self._link.abort()
 
     # --- the end
+
+    def pod_lost(self) -> None:
+        """The pod's side ended it; the relay says so to the person."""
+        if self._why == "client":
+            self._why = "pod"
 
     def closed(self, exc: Exception | None) -> None:
         """The connection is over."""

@@ -26,7 +26,7 @@ _POD_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 class Tunnels:
     """The tunnels of the connection `session` from `peer`. `describe` makes what the registry holds; `noted` writes the
-    audit line of a refused action."""
+    audit line of a refused action; `part` ends the connection with a sentence; `why` says of what it ends."""
 
     def __init__(
         self,
@@ -35,12 +35,16 @@ class Tunnels:
         peer: str,
         describe: Callable[[Admission, Instance, Mode, str], About],
         noted: Callable[[str, Refusal | None], Refusal | None],
+        part: Callable[[str], None],
+        why: Callable[[], str],
     ) -> None:
         self._house = house
         self._session = session
         self._peer = peer
         self._describe = describe
         self._noted = noted
+        self._part = part
+        self._why = why
         self._count = 0
 
     def target(self, meaning: DirectTcp, admission: Admission) -> Server | None:
@@ -113,12 +117,13 @@ class Tunnels:
         passage = Passage(
             self._describe(admission, pod.instance, Mode.JUMP, f"{self._session}.{self._count}"),
             lambda: self._house.authenticator.still_valid(stands_on) or self._left(pod),
+            self._part,
         )
         return Tunnel(
             pod.address,
             pod.ssh_port,
             prepare=lambda link: self._prepare(passage, link, pod, admission),
-            ended=passage.ended,
+            ended=lambda: self._ended(passage, pod),
         )
 
     async def _prepare(self, passage: Passage, link: TunnelLink, pod: Pod, admission: Admission) -> Refusal | None:
@@ -137,12 +142,36 @@ class Tunnels:
                         peer=self._peer,
                         session=self._session,
                         identity=admission.identity,
+                        tunnel=passage.about.name,
                         principal=pod.instance.principal,
                     )
                 )
                 return None
             refusal = registered
         return self._noted("direct-tcpip", refusal)
+
+    def _ended(self, passage: Passage, pod: Pod) -> None:
+        """The channel is over, however far it came. What was opened has a line that says why it ended."""
+        passage.ended()
+        if passage.registration is None or passage.link is None:
+            return
+        why = passage.cut
+        if why is None:
+            why = "pod" if passage.link.left else self._why()
+        received, sent = passage.transferred
+        self._house.note(
+            audit.TunnelClosed(
+                peer=self._peer,
+                session=self._session,
+                identity=passage.about.identity,
+                tunnel=passage.about.name,
+                principal=pod.instance.principal,
+                why=why,
+                seconds=round(self._house.wall() - passage.about.since, 3),
+                bytes_in=received,
+                bytes_out=sent,
+            )
+        )
 
     async def _listed(self, pod: Pod, admission: Admission) -> Refusal | None:
         """A raw key opens exactly the pods that list it; what was known at login may have been a part of them."""

@@ -256,12 +256,29 @@ class SessionOpened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelOpened(Event):
-    """A session in jump mode was connected to a pod's SSH port."""
+    """A tunnel of a session to a pod's SSH port was let through. `tunnel` is the session's name, a dot and a number."""
 
     name: ClassVar[str] = "tunnel_opened"
     session: str
     identity: str
+    tunnel: str
     principal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelClosed(Event):
+    """A tunnel ended. `why` is as in `SessionClosed`; "client" or "pod" is whoever closed its end first, or "pod" where
+    its port did not answer. What goes on in a tunnel cannot be read, so no more is known."""
+
+    name: ClassVar[str] = "tunnel_closed"
+    session: str
+    identity: str
+    tunnel: str
+    principal: str
+    why: str
+    seconds: float
+    bytes_in: int
+    bytes_out: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +294,8 @@ class ActionRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionClosed(Event):
-    """A session ended. `why` is "client", "cut" with its sentence, "pod" or "shutdown"."""
+    """A session ended. `why` is "client" (it left, or was gone), "pod" (its connection was lost), or the sentence with
+    which the bastion cut it: a stop, a revocation, the end of a certificate, a person's word, a shutdown."""
 
     name: ClassVar[str] = "session_closed"
     session: str

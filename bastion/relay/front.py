@@ -116,8 +116,17 @@ class TunnelLink(Protocol):
     def transferred(self) -> tuple[int, int]:
         """Bytes from and to the client so far."""
 
+    @property
+    def left(self) -> bool:
+        """Whether the server ended it, or never took it, before the client or the front did."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is open, and nothing else of the client's connection is in use."""
+
     def close(self, sentence: str) -> None:
-        """Cut this tunnel, and nothing else of the connection. Before it is open, the open fails with `sentence`."""
+        """Cut this tunnel, and nothing else of the connection. Before it is open, the open fails with `sentence`;
+        after that nobody reads it, since the end of a channel has no words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +238,9 @@ class Front(Protocol):
     def decide_pod_open(self, asked: ChannelOpen) -> Refusal | None:
         """The pod opens a channel to the client, of a kind that the client had asked for before (the relay checks
         that): forwarded-tcpip, forwarded-streamlocal, auth-agent, x11. None: pass it on."""
+
+    def pod_lost(self) -> None:
+        """The pod's connection is over, and nobody here or at the client's ended it: the client's ends for that."""
 
     def closed(self, exc: Exception | None) -> None:
         """The client's connection is over; None where it ended in order. Called exactly once."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bastion.relay.answers import Slot
+from bastion.relay.far import NOWHERE
 from bastion.relay.silence import notice_death
 
 _DATA = 94  # SSH_MSG_CHANNEL_DATA
@@ -51,6 +52,12 @@ class TunnelEnd(asyncio.Protocol):
         """`silence` seconds without a word have the kernel ask whether the server is there, `questions` times as long
         apart, until it counts as gone; 0 never asks."""
         self._channel = channel
+        self.left = False
+        """Whether the server was the first to end it."""
+        self.was_cut = False
+        """Whether we ended it."""
+        self.problem: Exception | None = None
+        """With what the TCP connection ended."""
         self._on_end = ended
         self._room = offered  # what the client takes
         self._packet = max(packet, 1)
@@ -102,7 +109,7 @@ class TunnelEnd(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The server sends no more; the connection stays open for what the client still sends."""
-        self._ended = True
+        self._server_ends()
         self._flush()
         return True
 
@@ -117,7 +124,8 @@ class TunnelEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The TCP connection is over; what the client has not taken yet is still delivered."""
-        self._ended = self._lost = True
+        self._server_ends()
+        self._lost, self.problem = True, exc
         if self._closed:
             self._channel.close()
         else:
@@ -185,8 +193,19 @@ class TunnelEnd(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut it."""
+        self.was_cut = True
         if self._transport is not None:
             self._transport.abort()
+
+    def part(self) -> None:
+        """Cut it without a word to the client, whose connection ends with a sentence: OpenSSH's leaves with its last
+        channel, and reads nothing after that."""
+        self._channel = NOWHERE
+        self.abort()
+
+    def _server_ends(self) -> None:
+        self.left = self.left or not (self._got_eof or self._closed or self.was_cut)
+        self._ended = True
 
     def _flush(self) -> None:
         self._pour()

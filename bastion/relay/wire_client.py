@@ -145,6 +145,10 @@ class ClientSide(Tunnels, Explaining, Entering):
             raise TypeError("upstream() must give what connect_pod() made")
         return link
 
+    def carries_only(self, leg: Leg) -> bool:
+        """Whether nothing but this tunnel is in use here: a forward keeps the pod's connection without a channel."""
+        return self._pod is None and self._dialling is None and super().carries_only(leg)
+
     def _dialled(self, dialling: asyncio.Future[PodLink]) -> None:
         self._dialling = None
         if not dialling.cancelled() and dialling.exception() is None and (self.is_gone or self.ending):
@@ -161,7 +165,9 @@ class ClientSide(Tunnels, Explaining, Entering):
     def pod_lost(self) -> None:
         """A client whose pod is gone has nothing left to ask for."""
         self._pod = None
-        self.close(LOST)
+        if not (self.ending or self.is_gone):
+            self.front.pod_lost()
+            self.close(LOST)
 
     def _part_from_pod(self) -> None:
         for leg in list(self.legs.values()):
@@ -171,7 +177,7 @@ class ClientSide(Tunnels, Explaining, Entering):
         if self._dialling is not None:
             self._dialling.cancel()
         for tunnel in list(self.tunnels):
-            tunnel.abort()
+            tunnel.part()
         pod, self._pod = self._pod, None
         if pod is not None:
             pod.hang_up("the client is gone")

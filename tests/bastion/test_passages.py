@@ -76,7 +76,15 @@ class Bench:
         def describe(admission: Admission, instance: Any, mode: Any, name: str) -> About:
             return About(admission.identity, None, None, "jump", instance, str(mode), "127.0.0.1", 0.0, name=name)
 
-        return Tunnels(self.house(), "s", "127.0.0.1", describe, lambda _, refusal: refusal)
+        return Tunnels(
+            self.house(),
+            "s",
+            "127.0.0.1",
+            describe,
+            noted=lambda _, refusal: refusal,
+            part=lambda _: None,
+            why=lambda: "client",
+        )
 
 
 RAW = Admission(

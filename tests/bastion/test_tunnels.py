@@ -35,7 +35,8 @@ def meant(host: str, running: tuple[Pod, ...], admitted: tuple[Pod, ...], user: 
         capabilities=ALL,
     )
     house = cast("House", SimpleNamespace(directory=table, zone=lambda: "hub"))
-    tunnels = Tunnels(house, "s", "127.0.0.1", cast("Any", None), cast("Any", None))
+    nobody = cast("Any", None)
+    tunnels = Tunnels(house, "s", "127.0.0.1", describe=nobody, noted=nobody, part=nobody, why=nobody)
     return tunnels.target(DirectTcp(host, 22, "127.0.0.1", 1), admission)
 
 

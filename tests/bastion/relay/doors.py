@@ -52,6 +52,7 @@ class Front:
     invitations: list[str] = field(default_factory=list)
     awaited: list[str] = field(default_factory=list)
     ended: list[Exception | None] = field(default_factory=list)
+    pods_lost: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def saw(self, kind: type) -> object:
@@ -133,6 +134,9 @@ class Front:
     def decide_pod_open(self, asked: ChannelOpen) -> Refusal | None:
         self._keep(asked)
         return self._judge(asked)
+
+    def pod_lost(self) -> None:
+        self.pods_lost += 1
 
     def closed(self, exc: Exception | None) -> None:
         self.ended.append(exc)

@@ -70,7 +70,7 @@ async def test_a_sentence_with_control_characters_is_made_harmless(door: Door) -
     await process.wait()
 
 
-async def test_a_dead_pod_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_dead_pod_ends_the_session_with_a_sentence_and_the_front_hears_who_ended_it(tmp_path: Path) -> None:
     with Sshd.running(tmp_path / "sshd") as own:
         async with Door(own, tmp_path / "door").serving() as door:
             process = await _started(door, "--", "echo up; cat")
@@ -80,7 +80,8 @@ async def test_a_dead_pod_ends_the_session_with_a_sentence(tmp_path: Path) -> No
             said = await asyncio.wait_for(process.stderr.read(), 20)
             assert b"The connection to your server was lost" in said
             assert await process.wait() == 255
-            assert (await door.next_end()).ended == [None]
+            front = await door.next_end()
+            assert (front.ended, front.pods_lost) == ([None], 1)
 
 
 async def test_a_client_that_is_killed_takes_the_pods_connection_along(door: Door) -> None:
@@ -90,6 +91,7 @@ async def test_a_client_that_is_killed_takes_the_pods_connection_along(door: Doo
     front = await door.next_end()
     assert len(front.ended) == 1
     await asyncio.wait_for(door.pods[0].wait_closed(), 20)
+    assert front.pods_lost == 0
 
 
 async def test_the_front_hears_of_an_end_before_authentication_too(door: Door) -> None:
@@ -138,9 +140,9 @@ async def test_a_pod_that_vanished_is_noticed_by_keepalives_and_counted(tmp_path
                 assert b"The connection to your server was lost" in said
                 assert await process.wait() == 255
                 assert (await door.next_end()).ended == [None]
+                assert hits == ["keepalive_count"]
             finally:
                 for child in stopped:
-                assert hits == ["keepalive_count"]
                     os.kill(child, signal.SIGCONT)
 
 

@@ -179,6 +179,17 @@ async def test_a_server_whose_network_failed_is_noticed(sshd: Sshd, tmp_path: Pa
         await door.next_end()
 
 
+async def test_a_server_that_takes_nothing_any_more_is_noticed_and_counted(sshd: Sshd, tmp_path: Path) -> None:
+    hits: list[str] = []
+    limits = replace(RelayLimits(), keepalive_seconds=1, keepalive_count=1, hit=hits.append)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # the kernel takes the connection, and nobody reads
+        async with Door(sshd, tmp_path / "door", limits=limits).serving() as door:
+            door.tunnel_port = listener.getsockname()[1]
+            await Way.through(door).run("-W", "pod.hub:22", stdin=b"z" * 30_000_000)
+            await door.next_end()
+    assert "keepalive_count" in hits
+
+
 async def test_a_channel_keeps_its_place_until_the_server_has_what_was_sent(door: Door) -> None:
     """Or a client could open, write and close for ever, and what the server does not read would be nobody's."""
     go, content = asyncio.Event(), b"v" * 20_000_000
