@@ -75,8 +75,22 @@ def why_ended(instance: Instance, now: Running | None) -> str | None:
 
 
 def running_in(models: Iterable[Model]) -> dict[Server, Running]:
-    """Every server in JupyterHub's user models. Raises `MalformedClaims`."""
-    return {one.server: one for model in models for one in running_servers(model)}
+    """Every server in JupyterHub's user models.
+
+    A user whose model cannot be read has none that runs: nobody else is affected. Raises `MalformedClaims` if that
+    goes for all of them, which is no word on anybody.
+    """
+    found: dict[Server, Running] = {}
+    unread, read = None, False
+    for model in models:
+        try:
+            found.update((one.server, one) for one in running_servers(model))
+            read = True
+        except MalformedClaims as error:
+            unread = error
+    if unread is not None and not read:
+        raise unread
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +233,18 @@ class Roster:
         await self.publish()
 
     async def _confirm(self, doubtful: Iterable[Instance]) -> dict[Instance, str]:
-        """Ask for each owner by name, which no change between pages can disturb."""
+        """Ask for each owner by name, which no change between pages can disturb.
+
+        What cannot be read for one owner says of no server that it runs: hers end, and nobody else waits for her.
+        """
         ended: dict[Instance, str] = {}
         for instance in doubtful:
             model = await self._hub.user(instance.server.owner)
-            running = {} if model is None else running_in([model])
+            try:
+                running = {} if model is None else running_in([model])
+            except MalformedClaims as error:
+                log.warning("user_not_read", user=instance.server.owner, why=str(error))
+                running = {}
             why = why_ended(instance, running.get(instance.server))
             if why is not None:
                 ended[instance] = why

@@ -6,6 +6,8 @@ which is not shared any more, and bastions cut their sessions there. Everything 
 shares and takes back must not end a guest's sessions elsewhere. Only a certificate whose holder is gone, or is no
 administrator any more, is revoked as a whole.
 
+A session outlives the certificate that it came in with, so those of live sessions are looked after until these end.
+
 Unknown is not taken back: a hub that is away, or that does not tell of shares, ends nothing. Several replicas may do
 this at the same time; whoever comes second finds it done.
 """
@@ -72,10 +74,9 @@ def taken_back(record: CertificateRecord, now: Standing, revocations: Revocation
 
 def foreign(record: CertificateRecord, revocations: Revocations) -> frozenset[Server]:
     """The servers of others that a certificate opens."""
-    instances = instances_in(record.principals)
-    if revocations.refuses(record.serial, record.user, instances):
+    if revocations.names(record.serial, record.user):  # the watermark for everybody ends no session
         return frozenset()
-    living = revocations.living(record.serial, record.user, instances)
+    living = revocations.living(record.serial, record.user, instances_in(record.principals))
     return frozenset(one.server for one in living if one.server.owner != record.user)
 
 
@@ -89,6 +90,25 @@ async def foreign_since(store: Store, since_ms: int, now: float) -> tuple[Certif
     async with store.reading() as connection:
         rows = (await connection.execute(query)).mappings()
         return tuple(record_of(row) for row in rows if _names_others(row["user"], row["principals"]))
+
+
+async def entered_with(store: Store, sessions: Mapping[int, LiveSession]) -> tuple[CertificateRecord, ...]:
+    """The certificates of these live sessions, by serial. Of one that is recorded no more is known where it was used.
+
+    Raises `StoreUnavailable`.
+    """
+    table, found = tables.certificates, dict[int, CertificateRecord]()
+    async with store.reading() as connection:
+        for serials in batched(sessions, AT_ONCE):
+            query = select(table).where(table.c.serial.in_(map(str, serials)), table.c.kind == "user")
+            found.update((int(row["serial"]), record_of(row)) for row in (await connection.execute(query)).mappings())
+    return tuple(found.get(serial) or _record_of(serial, one.told) for serial, one in sessions.items())
+
+
+def _record_of(serial: int, told: Reported) -> CertificateRecord:
+    """What a session says of its certificate itself, where the database was lost."""
+    leads_to = () if told.login is None else (f"{told.login}",)
+    return CertificateRecord(serial, "user", told.user or "", "", leads_to, 0, 0, 0, "")
 
 
 def _names_others(user: str, principals: Iterable[str]) -> bool:

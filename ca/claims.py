@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ca.errors import MalformedClaims, MalformedName, Reason, Refusal
-from ca.names import Instance, Server, instance_id
+from ca.names import MAX_NAME_LENGTH, Instance, Server, instance_id
 
 CONNECT_SCOPE = "custom:ssh:connect"
 """The custom JupyterHub scope with which an owner shares SSH; sharing a server for the web shares no SSH."""
@@ -111,11 +111,16 @@ def judge_enrolment(model: object) -> Server | Refusal:
         return Refusal(Reason.WRONG_TOKEN, "That token is not the token of one server: use its JUPYTERHUB_API_TOKEN.")
     if owner != user:
         return Refusal(Reason.NOT_YOURS, "That token opens a server that belongs to somebody else.")
-    return _server(owner, name)
+    return _server(owner, name) or Refusal(
+        Reason.BAD_NAME, f"SSH knows no server with this name: it may have {MAX_NAME_LENGTH} characters at most."
+    )
 
 
 def running_servers(model: object) -> tuple[Running, ...]:
     """The active servers in a JupyterHub user model that holds `servers`. Raises `MalformedClaims`.
+
+    People name their servers, and JupyterHub may take more than our grammar does. A server that cannot be named does
+    not exist for us, here and below: it must cost nobody anything, least of all everybody else.
 
     Without `servers` (the token may not read them) there is nothing to be granted: that is an error of ours.
     """
@@ -138,8 +143,9 @@ def known_servers(model: object) -> Mapping[Server, Mapping[str, object]]:
     owner = _name(model)
     found: dict[Server, Mapping[str, object]] = {}
     for name, server in servers.items():
-        options = _mapping(server).get("user_options")
-        found[_server(owner, name)] = options if isinstance(options, Mapping) else {}
+        options, named = _mapping(server).get("user_options"), _server(owner, name)
+        if named is not None:
+            found[named] = options if isinstance(options, Mapping) else {}
     return found
 
 
@@ -147,9 +153,10 @@ def shared_servers(shares: Iterable[object], scope: str = CONNECT_SCOPE) -> froz
     """The servers that the items of `GET /hub/api/users/{name}/shared` share for SSH. Raises `MalformedClaims`."""
     found: set[Server] = set()
     for share in shares:
-        server = _mapping(share).get("server")
-        shared = _server(_name(_mapping(server).get("user")), _mapping(server).get("name"))
-        if f"{scope}!server={shared.owner}/{shared.name}" in _scopes(share):
+        server = _mapping(_mapping(share).get("server"))
+        owner = _text(server.get("user"))
+        shared = _server(owner, server.get("name")) if _is_name(owner) else None
+        if shared is not None and f"{scope}!server={shared.owner}/{shared.name}" in _scopes(share):
             found.add(shared)
     return frozenset(found)
 
@@ -208,8 +215,11 @@ def _running(owner: str, name: object, server: object) -> Running | None:
         return None
     if not (pending is None or isinstance(pending, str)):
         raise MalformedClaims("JupyterHub listed a server in a form that is not known.")
+    named = _server(owner, name)
+    if named is None:
+        return None
     try:
-        instance = Instance(_server(owner, name), instance_id(started))
+        instance = Instance(named, instance_id(started))
     except MalformedName as error:
         raise MalformedClaims(f"JupyterHub listed a server that cannot be read: {error}") from None
     return Running(instance=instance, ready=fields.get("ready") is True and pending is None, pending=pending)
@@ -222,22 +232,33 @@ def _mapping(value: object) -> Mapping[str, object]:
 
 
 def _name(model: object) -> str:
-    """The name of a user. It becomes a key id, and OpenSSH reads no certificate with a NUL in there."""
+    """The name of a user, which is one for us as well."""
+    name = _text(model)
+    if not _is_name(name):
+        raise MalformedClaims("JupyterHub's answer has a name that cannot be written into a certificate.")
+    return name
+
+
+def _text(model: object) -> str:
     name = _mapping(model).get("name")
     if not isinstance(name, str) or not name:
         raise MalformedClaims("JupyterHub's answer has no name.")
-    if "\0" in name:
-        raise MalformedClaims("JupyterHub's answer has a name that cannot be written into a certificate.")
-    return _server(name, "").owner
+    return name
 
 
-def _server(owner: str, name: object) -> Server:
+def _is_name(user: str) -> bool:
+    """A user's name becomes a key id, and OpenSSH reads no certificate with a NUL in there."""
+    return "\0" not in user and _server(user, "") is not None
+
+
+def _server(owner: str, name: object) -> Server | None:
+    """None: our grammar has no name for it."""
     if not isinstance(name, str):
         raise MalformedClaims("JupyterHub listed a server without a name.")
     try:
         return Server(owner, name)
-    except MalformedName as error:
-        raise MalformedClaims(f"JupyterHub's answer has a name that cannot be read: {error}") from None
+    except MalformedName:
+        return None
 
 
 def _scopes(model: object) -> frozenset[str]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from api.hub import Model
+from api.issue import claims_for
 from api.roster import reconcile, why_ended
+from api.servers import Person, listing
+from api.shares import standing
 from api.store import Enrolment
-from ca.claims import Running
+from ca.claims import Claims, Running, TokenKind, TokenOwner
+from ca.errors import Refusal
 from ca.keys import parse_public_key
 from ca.names import Instance, Server
 from tests.support.hub import Hub
@@ -107,6 +115,71 @@ async def test_a_server_enrolled_while_it_starts_is_listed_when_it_is_ready(hub:
             pass
     await ports.services.roster.ask_hub()
     assert await ports.listed() == ["alice"]
+
+
+async def test_a_name_that_ssh_cannot_write_costs_nobody_else_anything(hub: Hub, ports: Ports) -> None:
+    """JupyterHub 5.5 takes such servers from everybody; both releases take such users from administrators."""
+    services, too_long = ports.services, "y" * 256
+    for name in ("", "gpu"):
+        await hub.start_server("alice", name)
+        await ports.enrol(await hub.server_token("alice", name))
+    await hub.start_server("bob")
+    await hub.share("alice", "gpu", "bob")
+    its_own = await hub.request("POST", f"/users/bob/servers/{too_long}", await hub.token("bob"), json={})
+    assert its_own.status_code in (201, 400), its_own.text
+    await hub.start_server(too_long)
+    assert too_long in {user["name"] for user in await services.hub.active_servers()}
+    before = services.roster.heard_seconds_ago
+    await services.roster.ask_hub()
+    assert (before, services.roster.heard_seconds_ago) != (None, None)
+    assert await ports.listed() == ["alice", "alice+gpu"]
+    if its_own.status_code == 201:
+        await hub.share("bob", too_long, "alice", [f"custom:{hub.service}:connect"])
+        answer = await ports.enrol(await hub.server_token("bob", too_long))
+        assert (answer.status_code, answer.json()["error"]) == (400, "bad_name")
+    for user, servers in (("alice", {"alice", "alice/gpu"}), ("bob", {"bob", "alice/gpu"})):
+        claims = await claims_for(services, TokenOwner(user, TokenKind.ACCESS))
+        assert isinstance(claims, Claims)
+        assert {str(one.server) for one in claims.running} == servers
+        listed = await listing(services, Person(user))
+        assert not isinstance(listed, Refusal)
+        assert {str(one.server) for one in listed} == servers
+        assert (await standing(services, user)).shared == ({Server("alice", "gpu")} if user == "bob" else set())
+    await hub.stop_server("alice", "gpu")
+    await services.roster.ask_hub()
+    assert await ports.listed() == ["alice"]
+    assert [line["server"] for line in ports.events("unenrolled")] == ["alice/gpu"]
+
+
+async def test_an_answer_that_cannot_be_read_ends_the_servers_of_that_user_and_is_news_of_all_others(
+    lone: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of which nobody knows whether it goes on must not be told as one that does."""
+    services = lone.services
+    run = {"started": "1970-01-01T00:00:01Z", "pending": None, "ready": True}
+    models: dict[str, Model] = {owner: {"name": owner, "servers": {"": run}} for owner in ("alice", "bob")}
+
+    async def active() -> tuple[Model, ...]:
+        return tuple(models.values())
+
+    async def user(name: str) -> Model:
+        return models[name]
+
+    monkeypatch.setattr(services.hub, "active_servers", active)
+    monkeypatch.setattr(services.hub, "user", user)
+    for owner, key in (("alice", KEY), ("bob", parse_public_key(new_key()))):
+        new = replace(enrolled(Instance(Server(owner), 1_000_000)), host_key=key)
+        await services.store.enrol(new, owner)
+    await services.roster.ask_hub()
+    assert await lone.listed() == ["alice", "bob"]
+    models["bob"] = {**models["bob"], "servers": {"": {**run, "pending": 7}}}
+    await services.roster.ask_hub()
+    assert await lone.listed() == ["alice"]
+    heard = services.roster.heard_seconds_ago
+    models["alice"] = {"name": "alice"}
+    await services.roster.ask_hub()
+    assert await lone.listed() == ["alice"], "nobody can be read: that is no word on anybody"
+    assert (services.roster.heard_seconds_ago or 0) > (heard or 0)
 
 
 async def test_many_servers_are_read_page_by_page(hub: Hub, ports: Ports, monkeypatch: object) -> None:

@@ -19,6 +19,7 @@ from ca.claims import (
     groups_of,
     judge_enrolment,
     judge_token,
+    known_servers,
     running_servers,
     shared_servers,
 )
@@ -185,14 +186,23 @@ def test_a_pod_speaks_for_the_one_server_that_its_own_user_owns(
         user(scopes=None),
         user(scopes="access:servers!server=alice/"),
         user(scopes={OURS: True}),
-        user("access:servers!server=alice/\ud800"),
-        user(f"access:servers!server=alice/{'x' * 256}"),
     ],
 )
 @pytest.mark.parametrize("judge", [judge_enrolment, lambda model: judge_token(model, "ssh")])
 def test_an_answer_that_is_not_jupyterhubs_is_malformed(model: object, judge: Callable[[object], object]) -> None:
     with pytest.raises(MalformedClaims):
         judge(model)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 256])
+def test_the_token_of_a_server_that_ssh_cannot_name_is_refused_with_a_reason(name: str) -> None:
+    model = user(f"access:servers!server=alice/{name}")
+    for answer, reason in (
+        (judge_enrolment(model), Reason.BAD_NAME),
+        (judge_token(model, "ssh"), Reason.WRONG_TOKEN),
+    ):
+        assert isinstance(answer, Refusal)
+        assert answer.reason is reason
 
 
 def test_scopes_that_are_no_text_are_passed_over() -> None:
@@ -230,9 +240,7 @@ def test_active_servers_are_running_and_ready_ones_are_ready() -> None:
         user(servers={"": server(started="yesterday")}),
         user(servers={"": server(started="1960-01-01T00:00:00Z")}),
         user(servers={"": server(pending=7)}),
-        user(servers={"\ud800": server()}),
         user(servers={7: server()}),
-        user(servers={"x" * 256: server()}),
         user(servers={}, name=None),
         None,
     ],
@@ -240,6 +248,22 @@ def test_active_servers_are_running_and_ready_ones_are_ready() -> None:
 def test_servers_in_a_form_that_is_not_known_are_malformed(model: object) -> None:
     with pytest.raises(MalformedClaims):
         running_servers(model)
+
+
+SHARED_GPU = share("alice", "gpu", f"{CONNECT_SCOPE}!server=alice/gpu")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 256])
+def test_a_server_that_cannot_be_named_does_not_exist_and_hides_no_other(name: str) -> None:
+    model = user(servers={name: server(name=name), "gpu": server(name="gpu")})
+    assert running_servers(model) == (Running(GPU, ready=True),)
+    assert set(known_servers(model)) == {GPU.server}
+    assert shared_servers([share("alice", name, f"{CONNECT_SCOPE}!server=alice/{name}"), SHARED_GPU]) == {GPU.server}
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 256, "a\0b"])
+def test_a_share_of_somebody_who_cannot_be_named_hides_no_other(name: str) -> None:
+    assert shared_servers([share(name, "", f"{CONNECT_SCOPE}!server={name}/"), SHARED_GPU]) == {GPU.server}
 
 
 def test_only_shares_with_the_scope_for_ssh_share_ssh() -> None:
@@ -266,8 +290,6 @@ def test_only_shares_with_the_scope_for_ssh_share_ssh() -> None:
         {"server": {"user": None, "name": ""}, "scopes": []},
         {"server": {"user": {"name": "a"}}, "scopes": []},
         {"server": {"user": {"name": "a"}, "name": None}, "scopes": []},
-        {"server": {"user": {"name": "a"}, "name": "\ud800"}, "scopes": []},
-        {"server": {"user": {"name": "\ud800"}, "name": ""}, "scopes": []},
         {"server": {"user": {"name": "a"}, "name": ""}},
         {"server": {"user": {"name": "a"}, "name": ""}, "scopes": "x"},
     ],
