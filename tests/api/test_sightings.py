@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import insert, select
 
 from api import tables
-from api.records import CertificateRecord
+from api.errors import StoreUnavailable
+from api.records import CertificateRecord, Snapshot
 from api.shares import foreign_since
 from api.sightings import LIVE_MS, Reported, Sightings
 from api.store import Store
@@ -79,6 +80,22 @@ async def test_what_is_ended_is_in_the_state_of_every_replica(stores: Callable[[
     await Sightings(first).end("0" * 32, "Zoë", NOW)
     assert first.snapshot.ended_sessions == {"0" * 32: "Zoë"}
     assert (await second.refresh(NOW + 1000)).ended_sessions == {"0" * 32: "Zoë"}
+
+
+async def test_what_was_ended_is_done_also_when_the_database_goes_away_right_after(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh, asked = store.refresh, 0
+
+    async def away(now_ms: int) -> Snapshot:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailable("The database cannot be used at the moment.")
+
+    monkeypatch.setattr(store, "refresh", away)
+    await Sightings(store).end("0" * 32, "Zoë", NOW)
+    assert asked == 1
+    assert (await refresh(NOW + 1000)).ended_sessions == {"0" * 32: "Zoë"}
 
 
 async def test_too_many_processes_are_refused(store: Store) -> None:
