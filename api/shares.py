@@ -24,6 +24,7 @@ from api import issue, tables
 from api.errors import HubUnavailable, StoreUnavailable
 from api.records import AS_ADMIN, CertificateRecord, instances_in, record_of
 from api.services import Services
+from api.sightings import LiveSession
 from api.store import Store
 from ca.claims import shared_servers
 from ca.errors import MalformedClaims
@@ -40,6 +41,9 @@ OVERLAP_MS = 60 * 1000
 
 MAX_FAILURES = 3
 """Questions without an answer, after which the rest waits for the next time."""
+
+AT_ONCE = 500
+"""Serials in one question to the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +96,25 @@ async def foreign_since(store: Store, since_ms: int, now: float) -> tuple[Certif
         return tuple(record_of(row) for row in rows if _names_others(row["user"], row["principals"]))
 
 
-async def entered_with(store: Store, sessions: Mapping[int, LiveSession]) -> tuple[CertificateRecord, ...]:
-    """The certificates of these live sessions, by serial. Of one that is recorded no more is known where it was used.
-
-    Raises `StoreUnavailable`.
-    """
-    table, found = tables.certificates, dict[int, CertificateRecord]()
+async def recorded(store: Store, serials: Iterable[int]) -> tuple[CertificateRecord, ...]:
+    """The user certificates with these serials, expired or not. Raises `StoreUnavailable`."""
+    table, wanted = tables.certificates, [str(serial) for serial in serials]
+    found: list[CertificateRecord] = []
     async with store.reading() as connection:
-        for serials in batched(sessions, AT_ONCE):
-            query = select(table).where(table.c.serial.in_(map(str, serials)), table.c.kind == "user")
-            found.update((int(row["serial"]), record_of(row)) for row in (await connection.execute(query)).mappings())
-    return tuple(found.get(serial) or _record_of(serial, one.told) for serial, one in sessions.items())
+        for begin in range(0, len(wanted), AT_ONCE):
+            some = table.c.serial.in_(wanted[begin : begin + AT_ONCE])
+            rows = (await connection.execute(select(table).where(some, table.c.kind == "user"))).mappings()
+            found.extend(record_of(row) for row in rows)
+    return tuple(found)
 
 
-def _record_of(serial: int, told: Reported) -> CertificateRecord:
-    """What a session says of its certificate itself, where the database was lost."""
-    leads_to = () if told.login is None else (f"{told.login}",)
-    return CertificateRecord(serial, "user", told.user or "", "", leads_to, 0, 0, 0, "")
+def leading_elsewhere(sessions: Iterable[LiveSession]) -> frozenset[int]:
+    """The serials of certificates whose sessions lead to somebody else's server, or may do so in jump mode."""
+    return frozenset(
+        int(one.told.serial)
+        for one in sessions
+        if one.told.serial and (one.server is None or one.server.owner != one.told.user)
+    )
 
 
 def _names_others(user: str, principals: Iterable[str]) -> bool:
@@ -123,6 +129,7 @@ class ShareWatch:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._watched: dict[int, CertificateRecord] = {}
+        self._living: frozenset[int] = frozenset()
         self._read_to = 0
         self._epoch = ""
         self._turn = 0
@@ -181,17 +188,22 @@ class ShareWatch:
         return revoked + len(gone)
 
     async def _read(self) -> None:
-        """Learn of new certificates, and forget those that open nothing of others any more."""
+        """Learn of new certificates and sessions, and forget those that open nothing of others any more."""
         store, now = self._services.store, self._services.now()
         epoch = store.snapshot.meta.epoch
         if epoch != self._epoch:
-            self._epoch, self._read_to, self._watched = epoch, 0, {}
+            self._epoch, self._read_to, self._watched, self._living = epoch, 0, {}, frozenset()
         for record in await foreign_since(store, self._read_to - OVERLAP_MS, now):
             self._watched[record.serial] = record
-        self._read_to = int(now * 1000)
+        living = leading_elsewhere(await self._services.sightings.everybodys(self._services.now_ms()))
+        for record in await recorded(store, living - self._living):
+            self._watched[record.serial] = record
+        self._read_to, self._living = int(now * 1000), living
         revocations = store.snapshot.revocations
         self._watched = {
-            serial: one for serial, one in self._watched.items() if one.valid_before > now and foreign(one, revocations)
+            serial: one
+            for serial, one in self._watched.items()
+            if (one.valid_before > now or serial in living) and foreign(one, revocations)
         }
 
     def _say(self, why: str) -> None:

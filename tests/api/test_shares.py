@@ -13,6 +13,7 @@ import pytest
 from api import desk
 from api.records import instances_in
 from api.shares import ShareWatch
+from api.sightings import Reported
 from ca.trust import Presented, examine
 from tests.support.browser import Person
 from tests.support.hub import ROOT, Hub
@@ -56,6 +57,33 @@ def opens(service: Service, issued: dict[str, Any]) -> list[str]:
         None,
     )
     return [str(one.server) for one in shown.instances] if isinstance(shown, Presented) else []
+
+
+async def enter(service: Service, user: str, issued: dict[str, Any], login: str | None = "alice+gpu") -> None:
+    """What a bastion reports of somebody who came in with this certificate."""
+    told = Reported(
+        id="aa",
+        user=user,
+        identity=user,
+        login=login,
+        instance=None if login is None else "1763000000000000",
+        serial=issued["serial"],
+        mode="jump" if login is None else "direct",
+        how="certificate",
+        peer="192.0.2.7",
+        since=1763000000.5,
+        received=1,
+        sent=2,
+    )
+    await service.services.sightings.hear("1" * 32, [told], service.services.now_ms())
+
+
+def stays(service: Service, user: str, issued: dict[str, Any]) -> list[str]:
+    """The servers in which the bastions leave a session that came in with this certificate, as `still_valid` asks."""
+    revocations, serial = service.services.store.snapshot.revocations, int(issued["serial"])
+    if revocations.names(serial, user):
+        return []
+    return [str(one.server) for one in revocations.living(serial, user, instances_in(issued["principals"]))]
 
 
 async def test_what_is_shared_is_in_the_certificate_for_an_hour_and_nothing_else(hub: Hub, service: Service) -> None:
@@ -230,16 +258,99 @@ async def test_a_watch_that_begins_later_knows_the_certificates_from_before(hub:
     assert await ShareWatch(service.services).look() == 1
 
 
-async def test_what_has_expired_is_not_asked_about(hub: Hub, service: Service) -> None:
+async def test_what_has_expired_and_let_in_nobody_who_is_there_still_is_not_asked_about(
+    hub: Hub, service: Service
+) -> None:
     await hub.start_server("alice", "gpu")
     await hub.share("alice", "gpu", "bob")
-    await certificate(service, "bob")
+    issued = await certificate(service, "bob")
+    await enter(service, "bob", issued)
     watch = ShareWatch(service.services)
     await watch.look()
     await hub.unshare("alice", "gpu", "bob")
     service.clock.advance(3601)
+    await service.services.sightings.hear("1" * 32, [], service.services.now_ms())
     assert await watch.look() == 0
     assert taken(service) == set()
+
+
+@pytest.mark.parametrize("login", ["alice+gpu", None], ids=["a session there", "a jump connection"])
+@pytest.mark.parametrize("late", [False, True], ids=["watched from the beginning", "watched since"])
+async def test_a_session_that_outlives_its_certificate_is_closed_when_the_share_is_taken_back(
+    hub: Hub, service: Service, login: str | None, late: bool
+) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.start_server("bob")
+    await hub.share("alice", "gpu", "bob")
+    issued = await certificate(service, "bob")
+    watch = ShareWatch(service.services)
+    if not late:
+        assert await watch.look() == 0
+    service.clock.advance(3601)
+    await enter(service, "bob", issued, login)
+    assert await watch.look() == 0
+    assert await watch.look() == 0
+    await hub.unshare("alice", "gpu", "bob")
+    assert await watch.look() == 1
+    assert (taken(service), revoked(service)) == ({("bob", "alice/gpu")}, set())
+    assert stays(service, "bob", issued) == ["bob"]
+    assert await watch.look() == 0
+
+
+async def test_a_session_goes_with_the_share_also_after_everything_else_that_was_issued_stopped_to_count(
+    hub: Hub, service: Service
+) -> None:
+    """`revoke --everyone` ends no session by itself; so what let it in is looked after still."""
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    issued = await certificate(service, "bob")
+    await enter(service, "bob", issued)
+    await service.services.store.revoke_everyone(service.services.now_ms())
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    assert stays(service, "bob", issued) == ["alice/gpu"]
+    await hub.unshare("alice", "gpu", "bob")
+    assert await watch.look() == 1
+    assert stays(service, "bob", issued) == []
+
+
+async def test_a_session_that_outlives_its_certificate_goes_with_its_user(hub: Hub, service: Service) -> None:
+    await hub.start_server("alice", "gpu")
+    await hub.share("alice", "gpu", "bob")
+    issued = await certificate(service, "bob")
+    service.clock.advance(3601)
+    await enter(service, "bob", issued)
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    await hub.request("DELETE", "/users/bob")
+    assert await watch.look() == 1
+    assert revoked(service) == {issued["serial"]}
+
+
+async def test_an_administrators_session_that_outlives_its_certificate_rests_on_being_one(
+    hub: Hub, service: Service
+) -> None:
+    await hub.start_server("alice", "gpu")
+    async with Person(service) as admin:
+        page = await admin.log_in("admin")
+        await admin.submit(page, "/certificates/form", public_key=new_key(), other="alice+gpu")
+    (issued,) = service.events("certificate_issued")
+    service.clock.now = issued["valid_before"] + 1
+    await enter(service, "admin", issued)
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    try:
+        await hub.request("PATCH", "/users/admin", json={"admin": False})
+        assert await watch.look() == 1
+    finally:
+        await hub.request("PATCH", "/users/admin", json={"admin": True})
+    assert revoked(service) == {issued["serial"]}
+
+
+async def test_a_session_whose_certificate_is_not_known_ends_nothing(hub: Hub, service: Service) -> None:
+    await enter(service, "nobody", {"serial": "17"})
+    await enter(service, "nobody", {"serial": "9" * 20})
+    assert await ShareWatch(service.services).look() == 0
 
 
 async def test_a_hub_that_is_away_takes_nothing_back(own_hub: Hub, tmp_path: Path) -> None:
