@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, insert, literal, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api import tables
+from api.database import read_meta
 from api.networks import WIDE_CHARACTERS, network_of, wide_network_of
 from api.records import BrowserLogin, CertificateRecord, columns_of
 from api.store import Store
@@ -163,8 +164,8 @@ async def poll(store: Store, device_code: str, kind: Kind, now_ms: int) -> Login
 async def keep(store: Store, login: Login, record: CertificateRecord) -> Refusal | None:
     """Take the login and remember its certificate, in one transaction: either both or none, and only once.
 
-    Revoking a user means what was given until then, and an approval is a certificate that was not fetched yet.
-    Raises `StoreUnavailable`: then the login can still be taken.
+    Revoking a user, or everybody, means what was given until then, and an approval is a certificate that was not
+    fetched yet. Raises `StoreUnavailable`: then the login can still be taken.
     """
     async with store.writing() as connection:
         if not await _take(connection, login):
@@ -222,8 +223,11 @@ async def _decide(store: Store, login: Login, values: dict[str, Any], now_ms: in
 
 
 async def _revoked_since(connection: AsyncConnection, login: Login) -> bool:
-    table = tables.revocations
-    later = (table.c.kind == "user") & (table.c.subject == login.user) & (table.c.before > (login.decided_at or 0))
+    table, decided_at = tables.revocations, login.decided_at or 0
+    meta = await read_meta(connection)
+    if meta is None or meta.everyone_before > decided_at:
+        return True
+    later = (table.c.kind == "user") & (table.c.subject == login.user) & (table.c.before > decided_at)
     return (await connection.execute(select(literal(1)).where(later).limit(1))).first() is not None
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from api import logins, tables, waiting
 from api.logins import Begun, Bounds, Kind, Login, NewLogin, State, TooFast
 from api.records import BrowserLogin, CertificateRecord
+from api.routes.certificates import MAX_LIFETIME
 from api.settings import LoginSettings
 from api.store import Store
 from api.waiting import ALPHABET
@@ -252,14 +253,17 @@ async def test_the_store_forgets_old_logins(store: Store) -> None:
     assert await logins.by_code(store, made.user_code) is None
 
 
-async def test_what_was_revoked_after_the_approval_is_not_fetched(stores: Callable[[str], Store]) -> None:
+@pytest.mark.parametrize("everyone", [False, True])
+async def test_what_was_revoked_after_the_approval_is_not_fetched(
+    stores: Callable[[str], Store], everyone: bool
+) -> None:
     one, two = stores("one"), stores("two")
     await one.open(NOW)
     await two.open(NOW)
     login = await found(one, (await begun(one)).user_code)
     await logins.approve(one, login, "alice", BROWSER, NOW)
     approved = await found(one, login.user_code)
-    await two.revoke_user("alice", "admin", "test", NOW + 1)
+    await (two.revoke_everyone(NOW + 1) if everyone else two.revoke_user("alice", "admin", "test", NOW + 1))
     refusal = await logins.keep(one, approved, record())
     assert isinstance(refusal, Refusal)
     assert refusal.reason == Reason.ACCESS_DENIED
