@@ -28,6 +28,9 @@ from ca.claims import TokenOwner
 from ca.errors import Refusal
 from ca.names import Instance, Server
 
+MAX_LIFETIME = (1 << 31) - 1
+"""Seconds that may be asked for: what the database can remember of a login."""
+
 
 class CertificateWanted(BaseModel):
     """What to put into the certificate."""
@@ -59,7 +62,7 @@ class CertificateWanted(BaseModel):
     ] = None
     lifetime: Annotated[
         int | None,
-        Field(ge=1, le=1 << 31, description="Seconds. The site's limit is not exceeded. Left out: that limit."),
+        Field(ge=1, le=MAX_LIFETIME, description="Seconds. The site's limit is not exceeded. Left out: that limit."),
     ] = None
 
 

@@ -22,7 +22,7 @@ from api.edge import wants_text
 from api.errors import Refused
 from api.front import FrontDoor
 from api.logins import LIFETIME, PAUSE, Begun, Kind, NewLogin, TooFast
-from api.routes.certificates import RenewableCertificate, renewable
+from api.routes.certificates import MAX_LIFETIME, RenewableCertificate, renewable
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import judge_origin
@@ -78,7 +78,7 @@ class LoginWanted(BaseModel):
             "start, and the certificate is for all that run then, unless `only` is set. Left out: all that run.",
         ),
     ] = None
-    lifetime: Annotated[int | None, Field(ge=1, le=1 << 31, description="Seconds; the site's limit holds.")] = None
+    lifetime: Annotated[int | None, Field(ge=1, le=MAX_LIFETIME, description="Seconds; the site's limit holds.")] = None
     start: Annotated[
         bool, Field(description="Start the server when the login is approved, where the site lets people do that.")
     ] = False

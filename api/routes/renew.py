@@ -9,7 +9,7 @@ from api.edge import JsonRoute
 from api.errors import Refused
 from api.proof import Holder
 from api.renew import renew
-from api.routes.certificates import RenewableCertificate, renewable
+from api.routes.certificates import MAX_LIFETIME, RenewableCertificate, renewable
 from api.routes.who import prover
 from api.sender import peer_of
 from api.services import Injected
@@ -24,7 +24,8 @@ class RenewalWanted(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": [{}]})
 
     lifetime: Annotated[
-        int | None, Field(ge=1, le=1 << 31, description="Seconds. Left out: as long as the site and the login allow.")
+        int | None,
+        Field(ge=1, le=MAX_LIFETIME, description="Seconds. Left out: as long as the site and the login allow."),
     ] = None
 
 

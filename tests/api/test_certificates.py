@@ -333,7 +333,7 @@ async def test_bodies_that_are_not_what_is_asked_for_are_refused(hub: Hub, servi
         ({"public_key": key.line, "lifetime": 60.5}, "lifetime"),
         ({"public_key": key.line, "lifetime": True}, "lifetime"),
         ({"public_key": key.line, "lifetime": -1}, "lifetime"),
-        ({"public_key": key.line, "lifetime": 1 << 70}, "lifetime"),
+        ({"public_key": key.line, "lifetime": 1 << 31}, "lifetime"),
         ({"public_key": key.line, "server": 1}, "server"),
         ({"public_key": key.line, "server": "a" * 3000}, "server"),
         ([], ""),

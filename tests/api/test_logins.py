@@ -58,6 +58,11 @@ async def test_a_login_remembers_what_was_asked_for(store: Store) -> None:
     assert made.expires_at == NOW // 1000 + 600
 
 
+async def test_the_longest_lifetime_that_may_be_asked_for_is_remembered(store: Store) -> None:
+    new = replace(wanted(), lifetime=MAX_LIFETIME)
+    assert (await found(store, (await begun(store, new)).user_code)).wanted == new
+
+
 async def test_codes_have_no_vowels_and_are_found_as_people_type_them(store: Store) -> None:
     made = await begun(store)
     assert re.fullmatch(f"[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}", made.user_code)

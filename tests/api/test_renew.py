@@ -79,6 +79,7 @@ async def test_renewals_can_be_switched_off(hub: Hub, tmp_path: Path) -> None:
 async def test_a_lifetime_may_be_asked_for_as_everywhere(alice: Holder) -> None:
     assert alice.renewed(await alice.renew(lifetime=600)).told["valid_before"] == alice.service.clock() + 600
     refused(await alice.renew(lifetime=5), 400, "bad_lifetime")
+    refused(await alice.renew(lifetime=1 << 31), 400, "bad_request")
     refused(await alice.renew(lifetime="x"), 400, "bad_request")
     refused(await alice.renew(server="alice"), 400, "bad_request")
 
