@@ -105,6 +105,19 @@ async def session_claims(services: Services, session: Session) -> Claims | Refus
     )
 
 
+async def is_gone(services: Services, session: Session, *, without_hub: bool = False) -> Refusal | None:
+    """Why a browser counts for nobody any more: its user is gone, or the name was given to somebody else since.
+
+    `without_hub`: for what takes something back. An absent JupyterHub says neither, and must not keep people from it.
+    """
+    try:
+        return _GONE if await _same_user(services, session) is None else None
+    except HubUnavailable:
+        if without_hub:
+            return None
+        raise
+
+
 async def still_admin(services: Services, session: Session) -> bool:
     """Whether JupyterHub called this browser's user an admin at login, and does so now."""
     if not session.admin:
@@ -158,21 +171,23 @@ async def revoke(
     serial: str,
     by: str,
     *,
-    anybodys: bool,
     peer: str | None,
     route: str,
     why: str | None = None,
     of_key: str | None = None,
+    admin: Session | None = None,
 ) -> Refusal | None:
     """This certificate counts no more, and sessions opened with it are cut. Doing it twice changes nothing.
 
     Those that were renewed from it go with it: somebody who stole the key may have been the one who renewed it.
-    `anybodys`: an admin may revoke what belongs to others. `route` and `why` are for the audit log. `of_key`: who asks
-    has proven to hold the key of that fingerprint, and nothing more, so other keys' certificates are not theirs to
-    take away.
+    `route` and `why` are for the audit log. `of_key`: who asks has proven to hold the key of that fingerprint, and
+    nothing more, so other keys' certificates are not theirs to take away. `admin`: the browser of somebody who may be
+    an admin, who may revoke what belongs to others. JupyterHub is asked for nothing else.
     """
     record = await services.store.certificate(int(serial)) if _SERIAL.fullmatch(serial) else None
-    if record is None or record.kind != "user" or not (anybodys or record.user == by):
+    if record is None or record.kind != "user":
+        return _not_revoked(services, _NOT_THERE, route, peer)
+    if record.user != by and not (admin is not None and await still_admin(services, admin)):
         return _not_revoked(services, _NOT_THERE, route, peer)
     if of_key is not None and record.fingerprint != of_key:
         return _not_revoked(services, _NOT_THIS_KEY, route, peer)

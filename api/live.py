@@ -35,6 +35,11 @@ def concerns(session: LiveSession, user: str) -> bool:
     return session.told.user == user or (session.server is not None and session.server.owner == user)
 
 
+async def is_of(services: Services, name: str, user: str) -> bool:
+    """Whether the live session of this public name concerns `user`."""
+    return any(one.name == name and concerns(one, user) for one in await _all(services))
+
+
 def ending(services: Services, session: LiveSession) -> bool:
     """Whether somebody ended it by hand, and its bastion has not said yet that it is gone."""
     return session.name in services.store.snapshot.ended_sessions

@@ -126,7 +126,8 @@ async def revoke_form(serial: str, request: Request, services: Injected, front: 
     session = session_of(request, front)
     await form_of(request, services, front, session)
     peer = asked_from(request, services)
-    refusal = await desk.revoke(services, serial, session.user, anybodys=False, peer=peer, route="/certificates")
+    refusal = await desk.is_gone(services, session, without_hub=True)
+    refusal = refusal or await desk.revoke(services, serial, session.user, peer=peer, route="/certificates")
     if refusal is not None:
         raise Refused(refusal)
     return RedirectResponse(f"{front.pages.site}/?done=revoked", 303)

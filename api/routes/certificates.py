@@ -18,7 +18,7 @@ from api.edge import JsonRoute, wants_text
 from api.errors import Refused
 from api.front import FrontDoor
 from api.proof import Holder
-from api.routes.who import FORM_TOKEN_HEADER, asker, token_owner
+from api.routes.who import FORM_TOKEN_HEADER, asker, taker, token_owner
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session
@@ -167,22 +167,21 @@ async def revoke(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(taker)],
 ) -> Response:
     """One of your own; with a proof of possession, one of the key that proves it. Administrators may revoke anybody's,
     with a browser session and its form token in the header `X-Form-Token`. Revoking twice is no error."""
-    anybodys = False
     if isinstance(who, Session):
         token = request.headers.get(FORM_TOKEN_HEADER, "")
         refusal = front.sessions.judge_form(who, token, request.headers)
         if refusal is not None:
             services.audit(RequestRefused(route="/certificates", reason=refusal.reason, peer=_peer(request, services)))
             raise Refused(refusal)
-        anybodys = await desk.still_admin(services, who)
     of_key = who.key.fingerprint if isinstance(who, Holder) else None
     peer = _peer(request, services)
+    admin = who if isinstance(who, Session) else None
     refusal = await desk.revoke(
-        services, serial, who.user, anybodys=anybodys, peer=peer, route="/certificates", of_key=of_key
+        services, serial, who.user, peer=peer, route="/certificates", of_key=of_key, admin=admin
     )
     if refusal is not None:
         raise Refused(refusal)

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Request
 from starlette.responses import RedirectResponse, Response
 
-from api import live, servers
+from api import desk, live, servers
 from api.errors import Refused
 from api.front import FrontDoor
 from api.routes.forms import Page, asked_from, form_of, session_of
@@ -63,7 +63,9 @@ async def end(
     """Cut a session of one's own, or somebody's in a server of one's own."""
     session = session_of(request, front)
     await form_of(request, services, front, session)
-    refusal = await live.end(services, name, session.user, anybodys=False, peer=asked_from(request, services))
+    peer = asked_from(request, services)
+    refusal = await desk.is_gone(services, session, without_hub=True)
+    refusal = refusal or await live.end(services, name, session.user, anybodys=False, peer=peer)
     if refusal is not None:
         raise Refused(refusal)
     return RedirectResponse(f"{front.pages.site}/?done=ended", 303)

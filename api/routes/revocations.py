@@ -12,13 +12,14 @@ from api.errors import Refused
 from api.front import FrontDoor
 from api.pace import Kind
 from api.revoke import MAX_WHY, Revoker, read_server, read_user, revoke
-from api.routes.who import FORM_TOKEN_HEADER, token_or_session
+from api.routes.who import FORM_TOKEN_HEADER, person_taking
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session
 from ca.audit import RequestRefused
 from ca.claims import TokenOwner
 from ca.errors import Refusal
+from ca.names import Server
 
 router = APIRouter(tags=["certificates"], route_class=JsonRoute)
 
@@ -61,7 +62,7 @@ async def create(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session, Depends(token_or_session)],
+    who: Annotated[TokenOwner | Session, Depends(person_taking)],
 ) -> Response:
     """Your own certificates, all that you were given, or a server of yours, for everybody who may enter it. New
     certificates can be had at once. Administrators may revoke anybody's, with a browser session.
@@ -69,33 +70,33 @@ async def create(
     A browser session sends its form token in the header `X-Form-Token`.
     """
     peer = peer_of(request, services.settings.listen.trusted_proxies)
-    anybodys = False
     if isinstance(who, Session):
         refusal = front.sessions.judge_form(who, request.headers.get(FORM_TOKEN_HEADER, ""), request.headers)
         if refusal is not None:
             _refuse(services, refusal, peer)
-        anybodys = await desk.still_admin(services, who)
     if too_fast := services.pace.take(Kind.REVOCATIONS, who.user):
         _refuse(services, too_fast.refusal, peer, audited=too_fast.first)
-    refused = await _revoke(services, wanted, Revoker(who.user, anybodys, peer))
+    refused = await _revoke(services, wanted, who, peer)
     if refused is not None:
         raise Refused(refused)
     return Response(status_code=204)
 
 
-async def _revoke(services: Services, wanted: RevocationWanted, who: Revoker) -> Refusal | None:
+async def _revoke(
+    services: Services, wanted: RevocationWanted, who: TokenOwner | Session, peer: str | None
+) -> Refusal | None:
+    """Only where it is another's, JupyterHub is asked whether an administrator still is one."""
+    admin = who if isinstance(who, Session) else None
     if wanted.serial is not None:
         return await desk.revoke(
-            services,
-            wanted.serial,
-            who.user,
-            anybodys=who.anybodys,
-            peer=who.peer,
-            route="/revocations",
-            why=wanted.why,
+            services, wanted.serial, who.user, peer=peer, route="/revocations", why=wanted.why, admin=admin
         )
     what = read_user(wanted.user) if wanted.user is not None else read_server(wanted.server or "", who.user)
-    return what if isinstance(what, Refusal) else await revoke(services, what, who, wanted.why)
+    if isinstance(what, Refusal):
+        return what
+    owner = what.owner if isinstance(what, Server) else what
+    anybodys = owner != who.user and admin is not None and await desk.still_admin(services, admin)
+    return await revoke(services, what, Revoker(who.user, anybodys, peer), wanted.why)
 
 
 def _refuse(services: Services, refusal: Refusal, peer: str | None, *, audited: bool = True) -> None:

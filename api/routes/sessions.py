@@ -14,7 +14,7 @@ from api.edge import JsonRoute
 from api.errors import Refused
 from api.front import FrontDoor
 from api.proof import Holder
-from api.routes.who import FORM_TOKEN_HEADER, asker
+from api.routes.who import FORM_TOKEN_HEADER, asker, taker
 from api.sender import peer_of
 from api.services import Injected, Services
 from api.session import Session
@@ -90,7 +90,7 @@ async def end(
     request: Request,
     services: Injected,
     front: FrontDoor,
-    who: Annotated[TokenOwner | Session | Holder, Depends(asker)],
+    who: Annotated[TokenOwner | Session | Holder, Depends(taker)],
 ) -> Response:
     """One of your own, or anybody's in a server of yours. Administrators may end every session, with a browser session
     and its form token in the header `X-Form-Token`. It revokes nothing: with a certificate that still counts the
@@ -102,7 +102,7 @@ async def end(
         if refusal is not None:
             services.audit(RequestRefused(route="/sessions", reason=refusal.reason, peer=peer))
             raise Refused(refusal)
-        anybodys = await desk.still_admin(services, who)
+        anybodys = not await live.is_of(services, id, who.user) and await desk.still_admin(services, who)
     refusal = await live.end(services, id, who.user, anybodys=anybodys, peer=peer)
     if refusal is not None:
         raise Refused(refusal)

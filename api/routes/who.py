@@ -4,14 +4,15 @@ Whose token counts for what is `ca.claims`' word, and what a proof is worth `api
 refusal is audited here.
 """
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader
 
 from api import desk, issue
-from api.errors import Refused, TokenRefused
-from api.front import FrontDoor
+from api.errors import HubUnavailable, Refused, TokenRefused
+from api.front import Front, FrontDoor
 from api.proof import Holder, is_gone, is_proof, judge
 from api.proof import Request as Signed
 from api.sender import bearer, peer_of
@@ -69,16 +70,21 @@ async def token_or_session(
     front: FrontDoor,
     authorization: Annotated[str | None, Depends(_authorization)],
 ) -> TokenOwner | Session:
-    """A person, by a token made for this service or by a browser session. A header, if there is one, decides."""
-    if authorization is None:
-        session = front.sessions.read(request.cookies)
-        if session is None:
-            raise _refused(request, services, _NO_TOKEN)
-        return session
-    owner = await token_owner(request, services, authorization)
-    if owner.kind is not TokenKind.ACCESS:
-        raise _refused(request, services, _PERSONS_ONLY)
-    return owner
+    """A person, by a token made for this service or by a browser session. A header, if there is one, decides.
+
+    Whose name was given to somebody else since the login gets nothing for the cookie.
+    """
+    return await _person(request, services, front, authorization)
+
+
+async def person_taking(
+    request: Request,
+    services: Injected,
+    front: FrontDoor,
+    authorization: Annotated[str | None, Depends(_authorization)],
+) -> TokenOwner | Session:
+    """The same, for what takes something back: while JupyterHub is away the cookie counts, since that must not wait."""
+    return await _person(request, services, front, authorization, without_hub=True)
 
 
 async def asker(
@@ -87,10 +93,25 @@ async def asker(
     front: FrontDoor,
     authorization: Annotated[str | None, Depends(_authorization)],
 ) -> TokenOwner | Session | Holder:
-    """The same, or whoever proves to hold the key of a certificate (`api.proof`)."""
+    """As `token_or_session`, or whoever proves to hold the key of a certificate (`api.proof`)."""
     if authorization is not None and is_proof(authorization):
         return await holder(request, services, await prover(request, services, authorization))
     return await token_or_session(request, services, front, authorization)
+
+
+async def taker(
+    request: Request,
+    services: Injected,
+    front: FrontDoor,
+    authorization: Annotated[str | None, Depends(_authorization)],
+) -> TokenOwner | Session | Holder:
+    """As `person_taking`, or whoever proves to hold the key of a certificate."""
+    if authorization is not None and is_proof(authorization):
+        found = await prover(request, services, authorization)
+        with suppress(HubUnavailable):
+            return await holder(request, services, found)
+        return found
+    return await person_taking(request, services, front, authorization)
 
 
 async def prover(
@@ -113,6 +134,23 @@ async def holder(request: Request, services: Injected, found: Annotated[Holder, 
     if gone is not None:
         raise _proof_refused(request, services, gone)
     return found
+
+
+async def _person(
+    request: Request, services: Services, front: Front, authorization: str | None, *, without_hub: bool = False
+) -> TokenOwner | Session:
+    if authorization is None:
+        session = front.sessions.read(request.cookies)
+        if session is None:
+            raise _refused(request, services, _NO_TOKEN)
+        gone = await desk.is_gone(services, session, without_hub=without_hub)
+        if gone is not None:
+            raise _refused(request, services, gone)
+        return session
+    owner = await token_owner(request, services, authorization)
+    if owner.kind is not TokenKind.ACCESS:
+        raise _refused(request, services, _PERSONS_ONLY)
+    return owner
 
 
 def _proof_refused(request: Request, services: Services, refusal: Refusal) -> Refused:
