@@ -75,11 +75,9 @@ def why_ended(instance: Instance, now: Running | None) -> str | None:
 
 
 def running_in(models: Iterable[Model]) -> dict[Server, Running]:
-    """Every server in JupyterHub's user models.
+    """Every server in JupyterHub's user models. A user whose model cannot be read has none: nobody else is affected.
 
-    A user whose model cannot be read has none that runs: nobody else is affected. Raises `MalformedClaims` if that
-    goes for all of them, which is no word on anybody.
-    """
+    Raises `MalformedClaims` if that goes for all of them, which is no word on anybody."""
     found: dict[Server, Running] = {}
     unread, read = None, False
     for model in models:
