@@ -8,7 +8,7 @@ import asyncio
 import secrets
 
 from bastion import traces
-from bastion.admission import Admission, Mode, claimed_twice
+from bastion.admission import Admission, Mode, claimed_twice, stopped
 from bastion.arrival import Arrival
 from bastion.directory.table import Pod
 from bastion.house import House
@@ -214,11 +214,13 @@ class Door(Arrival):
     def _pod(self, admission: Admission) -> Pod | Refusal:
         """The pod of a direct login, if the bastion can log in there."""
         target = admission.target
-        pod = self._house.directory.find(target.server) if target is not None else None
-        if target is not None and (refusal := claimed_twice(target.server, self._house.directory)):
+        if target is None:
+            return wrong_target()
+        if refusal := claimed_twice(target.server, self._house.directory):
             return refusal
-        if target is None or not isinstance(pod, Pod) or pod.instance != target:
-            return Refusal(Reason.SERVER_STOPPED, "Your server is not running any more.")
+        pod = self._house.directory.find(target.server)
+        if not isinstance(pod, Pod) or pod.instance != target:
+            return stopped(target.server)
         if pod.unix_user is None:
             return Refusal(
                 Reason.JUMP_ONLY,

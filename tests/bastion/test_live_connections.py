@@ -51,6 +51,7 @@ class Link:
 
     peer = ("127.0.0.1", 1)
     transferred = (0, 0)
+    left = alone = False
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -58,6 +59,9 @@ class Link:
 
     def close(self, sentence: str = "") -> None:
         self.told.append(sentence)
+        self.ended.set()
+
+    def abort(self) -> None:
         self.ended.set()
 
 
@@ -237,6 +241,16 @@ async def test_while_two_pods_claim_a_server_nothing_new_goes_there_and_the_reas
     assert "Two pods claim to be alice" in late.told[0]
     bobs, _ = bastion.comes(replace(JUMP, identity="bob", instances=(BOB.instance,)))
     assert reason(opens(bobs, "alice.hub")) is Reason.WRONG_TARGET, "nobody else learns of it"
+
+
+async def test_a_channel_that_comes_while_its_server_stops_is_told_which_server_and_what_to_do() -> None:
+    bastion = Bastion()
+    inside, _ = bastion.comes(DIRECT)
+    bastion.table.replace([], 1000.0)
+    refusal = inside.decide_open(ChannelOpen(1, "session", Session(), b""))
+    assert reason(refusal) is Reason.SERVER_STOPPED
+    assert isinstance(refusal, Refusal)
+    assert refusal.sentence.startswith("Your server alice is not running with SSH. Start it")
 
 
 async def test_a_session_ends_when_its_pod_is_none_of_those_that_claim_the_server() -> None:
