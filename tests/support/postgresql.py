@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,19 +34,22 @@ def account() -> int | None:
 
 @contextmanager
 def running_postgresql(folder: Path) -> Iterator[str]:
-    """An empty server on loopback; gives the SQLAlchemy address of its database."""
+    """An empty server on loopback, whose log is in `folder`; gives the SQLAlchemy address of its database."""
     place = binaries()
     if place is None:
         raise FileNotFoundError("initdb")
-    user = account()
-    data, port = folder / "data", free_port()
-    data.mkdir(mode=0o700)
-    if user is not None:
-        os.chown(data, user, -1)
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    log = folder / "postgresql.log"
+    # Not in `folder`: pytest's own are closed to other accounts, anew by each run that starts.
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as data:
+        user = account()
+        if user is not None:
+            os.chown(data, user, -1)
+        with _serving(place, Path(data), user, folder / "postgresql.log") as address:
+            yield address
+
+
+@contextmanager
+def _serving(place: Path, data: Path, user: int | None, log: Path) -> Iterator[str]:
+    port = free_port()
     with log.open("ab") as output:
         subprocess.run(
             [place / "initdb", "-D", data, "-U", USER, "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
