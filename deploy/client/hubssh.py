@@ -2170,7 +2170,10 @@ def do_status(store: Store, asked: argparse.Namespace) -> None:
     else:
         machine.say(f"Certificate {certificate.serial}, good until {when(certificate.valid_before, now)}")
         if certificate.renew_until > now:
-            machine.say(f"Renewed by itself until {when(certificate.renew_until, now)}, while its servers run")
+            until = when(certificate.renew_until, now)
+            machine.say(
+                f"Renewed by itself until {until}, while its servers run, by connections that begin before it ends"
+            )
         for login in certificate.runs:
             machine.say(f"    {_to_type(store, sites, site, login)}")
         told["sessions"] = _sessions(store, site, now)
