@@ -20,6 +20,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event, insert, make_url, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from api import tables
 
@@ -61,9 +62,9 @@ class Database:
     _closed: bool = field(default=False, repr=False)
 
     @asynccontextmanager
-    async def connected(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """A connection of one of the two. One that comes back after `close` is closed as well."""
-        async with engine.connect() as connection:
+    async def connected(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for a request. One that comes back after `close` is closed as well."""
+        async with self.engine.connect() as connection:
             try:
                 yield connection
             finally:
@@ -120,7 +121,7 @@ async def bring_up(database: Database, known: int, now_ms: int) -> Meta:
 
     One transaction: a replica that starts at the same moment waits, and finds everything done.
     """
-    async with database.engine.begin() as connection:
+    async with _for_changes(database) as engine, engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         await connection.run_sync(_migrate)
@@ -134,6 +135,21 @@ async def bring_up(database: Database, known: int, now_ms: int) -> Meta:
             await connection.execute(update(tables.meta).values(**_columns(fresh)))
             return fresh
         return found
+
+
+@asynccontextmanager
+async def _for_changes(database: Database) -> AsyncIterator[AsyncEngine]:
+    """An engine on which a statement may take as long as it takes: a migration of a large table, and the replicas that
+    wait for it."""
+    if database.path is not None:
+        yield database.engine
+        return
+    patience = {"timeout": _PATIENCE["timeout"]}
+    engine = create_async_engine(database.engine.url, poolclass=NullPool, hide_parameters=True, connect_args=patience)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 async def read_meta(connection: AsyncConnection) -> Meta | None:

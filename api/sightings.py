@@ -9,17 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import structlog
 from sqlalchemy import case, delete, func, insert, select, update
 
 from api import tables
-from api.errors import StoreUnavailable
 from api.store import Store
 from ca.errors import MalformedName, Reason, Refusal
 from ca.names import Server, parse_login
 from ca.sessions import process_name, public_name
-
-log = structlog.get_logger(__name__)
 
 LIVE_MS = 60 * 1000
 """How long a report counts. Bastions repeat theirs three times in this time."""
@@ -110,10 +106,7 @@ class Sightings:
         async with self._store.writing() as connection:
             values = {"session": name, "by": by, "ended_at": now_ms}
             await connection.execute(insert(tables.ended_sessions).values(**values))
-        try:
-            await self._store.refresh(now_ms)
-        except StoreUnavailable:  # the work is done: an outage now is not its failure
-            log.warning("store_not_reread")
+        await self._store.reread(now_ms)
 
     async def _refresh(self, now_ms: int) -> None:
         table = tables.bastions

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -85,10 +86,11 @@ class Store(Transactions):
             try:
                 snapshot = await self._read(await self.usable(now_ms), now_ms)
                 self._mark_file.write(self._mark)
-                await self._prune(now_ms)
             except (*OUTAGES, StoreUnavailable) as error:
                 raise await self.out_of_order(error) from None
             self._problem, self._looked_at = None, time.monotonic()
+            with suppress(StoreUnavailable):  # rows that mean nothing may stay; what was read is true all the same
+                await self._prune(now_ms)
             return snapshot
 
     async def seen(self, mark: int, now_ms: int) -> None:
@@ -140,7 +142,7 @@ class Store(Transactions):
         """No certificate that was issued until now counts any more."""
         async with self.writing() as connection:
             await connection.execute(update(tables.meta).values(everyone_before=now_ms + 1))
-        await self._reread(now_ms)
+        await self.reread(now_ms)
 
     async def log_out(self, session: str, user: str, now_ms: int) -> None:
         """The browser session of this id is over, on every replica within its next look."""
@@ -157,7 +159,7 @@ class Store(Transactions):
         """
         async with self.writing() as connection:
             answer = await statements.enrol(connection, new, withdraw_sha256)
-        await self._reread(new.enrolled_at)
+        await self.reread(new.enrolled_at)
         return answer
 
     async def withdraw(self, withdraw_sha256: str, now_ms: int) -> Instance | None:
@@ -169,7 +171,7 @@ class Store(Transactions):
             if row is None:
                 return None
             await statements.end(connection, (int(row["id"]),), "withdrawn", now_ms)
-        await self._reread(now_ms)
+        await self.reread(now_ms)
         return instance_of(row)
 
     async def end_enrolments(self, instances: Iterable[Instance], why: str, now_ms: int) -> None:
@@ -179,7 +181,7 @@ class Store(Transactions):
             for one in instances:
                 query = select(table.c.id).where(*is_instance(one), table.c.ended_at.is_(None))
                 await statements.end(connection, tuple((await connection.execute(query)).scalars()), why, now_ms)
-        await self._reread(now_ms)
+        await self.reread(now_ms)
 
     async def mark_ready(self, instances: Iterable[Instance], now_ms: int) -> None:
         """JupyterHub has said that these are ready; after a restart they are listed before it says so again."""
@@ -187,16 +189,16 @@ class Store(Transactions):
         async with self.writing() as connection:
             for one in instances:
                 await connection.execute(update(table).where(*is_instance(one)).values(seen_ready=True))
-        await self._reread(now_ms)
+        await self.reread(now_ms)
 
     async def _revoke(self, kind: str, subject: str, by: str, why: str, now_ms: int) -> None:
         values = {"kind": kind, "subject": subject, "by": by, "why": why, "revoked_at": now_ms}
         async with self.writing() as connection:
             # One more millisecond: what was issued in this very millisecond is meant as well.
             await connection.execute(insert(tables.revocations).values(**values, before=now_ms + 1))
-        await self._reread(now_ms)
+        await self.reread(now_ms)
 
-    async def _reread(self, now_ms: int) -> None:
+    async def reread(self, now_ms: int) -> None:
         """Bring the snapshot up to what was just committed. The work is done: an outage now is not its failure."""
         try:
             await self.refresh(now_ms)
@@ -228,7 +230,7 @@ class Store(Transactions):
             return
         self._pruned_at = now_ms
         limit = now_ms - KEEP_MS
-        async with self.writing(by_the_watch=True) as connection:
+        async with self.writing() as connection:
             await connection.execute(
                 delete(tables.certificates).where(tables.certificates.c.valid_before < limit // 1000)
             )

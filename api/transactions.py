@@ -68,7 +68,7 @@ class Transactions:
         """A connection to read with. Raises `StoreUnavailable`, also for what goes wrong inside."""
         database = self._opened()
         with _outages_said():
-            async with database.connected(database.engine) as connection:
+            async with database.connected() as connection:
                 yield connection
 
     @asynccontextmanager
@@ -80,12 +80,12 @@ class Transactions:
         """
         database = self._opened()
         with _outages_said():
-            async with database.connected(database.engine) as connection, connection.begin():
+            async with database.connected() as connection, connection.begin():
                 yield connection
         self._check_place(database)
 
     @asynccontextmanager
-    async def writing(self, *, by_the_watch: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A transaction for what was promised: see the head of this module. Raises `StoreUnavailable`."""
         database = self._opened()
         table = tables.meta
@@ -96,8 +96,7 @@ class Transactions:
             .returning(table.c.high_water)
         )
         with _outages_said():
-            engine = database.watch if by_the_watch else database.engine
-            async with database.connected(engine) as connection, connection.begin():
+            async with database.connected() as connection, connection.begin():
                 mark = (await connection.execute(raise_mark)).scalar_one_or_none()
                 if mark is None:
                     raise StoreUnavailable(UNUSABLE)

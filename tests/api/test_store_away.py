@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, make_url
+from sqlalchemy import Connection, insert, make_url, text
 
 from api import database, tables, transactions
 from api.errors import StoreUnavailable
@@ -117,3 +117,30 @@ async def test_what_was_committed_while_the_database_was_opened_anew_was_done(li
         await lite.out_of_order(StoreUnavailable("for a moment"))
     await lite.refresh(NOW)
     assert await lite.certificate(one.serial) is not None
+
+
+async def test_a_migration_takes_as_long_as_it_takes(
+    postgresql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", {"timeout": 5, "command_timeout": 0.2})
+    migrate = database._migrate
+
+    def slowly(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_sleep(1)"))
+        migrate(connection)
+
+    monkeypatch.setattr(database, "_migrate", slowly)
+    async with Store(postgresql, tmp_path) as store:
+        await store.open(NOW)
+        assert store.problem is None
+
+
+async def test_rows_that_cannot_be_forgotten_keep_nobody_from_what_was_read(
+    lite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_now_ms: int) -> None:
+        raise StoreUnavailable("the disk is slow")
+
+    monkeypatch.setattr(lite, "_prune", fails)
+    await lite.refresh(NOW)
+    assert lite.problem is None
