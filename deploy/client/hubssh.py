@@ -2193,9 +2193,8 @@ def _sessions(store: Store, site: Site, now: float) -> list[Any] | None:
     for one in sessions:
         since = one.get("since")
         begun = f"since {when(since, now)}" if isinstance(since, (int, float)) else ""
-        store.machine.say(
-            f"Session: {clean(one.get('login') or one.get('server'), 60)} from {clean(one.get('peer'), 60)} {begun}"
-        )
+        where = clean(one.get("login") or one.get("server"), 60) or "jump mode"  # which may lead to several servers
+        store.machine.say(f"Session: {where} from {clean(one.get('peer'), 60)} {begun}")
     return sessions
 
 

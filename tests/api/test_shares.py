@@ -223,20 +223,32 @@ async def test_a_user_who_is_gone_or_is_somebody_else_now_has_no_shares(hub: Hub
     assert len(revoked(service)) == 2
 
 
-async def test_an_administrators_certificate_rests_on_being_one(hub: Hub, service: Service) -> None:
+async def as_administrator(hub: Hub, service: Service) -> dict[str, Any]:
+    """A certificate for alice's server, given to an administrator: its audit line."""
     await hub.start_server("alice", "gpu")
     async with Person(service) as admin:
         page = await admin.log_in("admin")
         await admin.submit(page, "/certificates/form", public_key=new_key(), other="alice+gpu")
+    issued: dict[str, Any]
     (issued,) = service.events("certificate_issued")
-    assert issued["as_admin"] is True
-    watch = ShareWatch(service.services)
-    assert await watch.look() == 0
+    return issued
+
+
+async def no_administrator_any_more(hub: Hub, watch: ShareWatch) -> None:
+    """The right is taken away, for as long as one look takes, which ends one thing."""
     try:
         await hub.request("PATCH", "/users/admin", json={"admin": False})
         assert await watch.look() == 1
     finally:
         await hub.request("PATCH", "/users/admin", json={"admin": True})
+
+
+async def test_an_administrators_certificate_rests_on_being_one(hub: Hub, service: Service) -> None:
+    issued = await as_administrator(hub, service)
+    assert issued["as_admin"] is True
+    watch = ShareWatch(service.services)
+    assert await watch.look() == 0
+    await no_administrator_any_more(hub, watch)
     assert revoked(service) == {issued["serial"]}
 
 
@@ -331,20 +343,12 @@ async def test_a_session_that_outlives_its_certificate_goes_with_its_user(hub: H
 async def test_an_administrators_session_that_outlives_its_certificate_rests_on_being_one(
     hub: Hub, service: Service
 ) -> None:
-    await hub.start_server("alice", "gpu")
-    async with Person(service) as admin:
-        page = await admin.log_in("admin")
-        await admin.submit(page, "/certificates/form", public_key=new_key(), other="alice+gpu")
-    (issued,) = service.events("certificate_issued")
+    issued = await as_administrator(hub, service)
     service.clock.now = issued["valid_before"] + 1
     await enter(service, "admin", issued)
     watch = ShareWatch(service.services)
     assert await watch.look() == 0
-    try:
-        await hub.request("PATCH", "/users/admin", json={"admin": False})
-        assert await watch.look() == 1
-    finally:
-        await hub.request("PATCH", "/users/admin", json={"admin": True})
+    await no_administrator_any_more(hub, watch)
     assert revoked(service) == {issued["serial"]}
 
 

@@ -353,3 +353,16 @@ def test_elsewhere_each_new_thing_is_a_line(capsys: pytest.CaptureFixture[str]) 
     progress.show("100 % Ready")
     progress.end()
     assert capsys.readouterr().err == "  Waiting for you to approve …\n  100 % Ready\n"
+
+
+def test_a_session_in_jump_mode_has_no_server_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jump = {"server": None, "login": None, "peer": "192.0.2.7", "mode": "jump"}
+    direct = {"server": "alice/gpu", "login": "alice+gpu", "peer": "192.0.2.7", "mode": "direct"}
+    sessions = hubssh.Answer(200, {"sessions": [jump, direct]}, "", False, None)
+    Pretended(sessions=sessions).stand_in(monkeypatch)
+    made = store(tmp_path, site())
+    assert hubssh.main(["status", "--ssh-dir", made.ssh], made.machine) == 0
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("Session: ")]
+    assert shown == ["Session: jump mode from 192.0.2.7", "Session: alice+gpu from 192.0.2.7"]
